@@ -1,0 +1,15 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real files beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the shared folder of real files is not beside the checkout")
+    return SHARED
