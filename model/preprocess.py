@@ -1,0 +1,123 @@
+"""Frames to network input, and the Fit that maps a mask back.
+
+The network sees the sector, not the screen: a declared region where the source has one, else the box
+of the largest connected bright area of the first frame that shows one. The box is scaled without
+distortion in millimetres and padded with black to a square.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.frame import Fit, Region
+
+SECTOR_LEVEL = 6
+"""Grey level above which a smoothed pixel counts as insonified tissue."""
+
+SECTOR_MIN_SHARE = 0.06
+"""A sector covers at least this share of the image; smaller bright areas are text or noise."""
+
+SECTOR_SEARCH_PX = 256
+"""The search runs on a copy whose longer side is about this long."""
+
+SECTOR_MARGIN_SHARE = 0.02
+"""Added around the found box, as a share of its longer side."""
+
+
+def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
+    """The box of the ultrasound sector, found by content.
+
+    Args:
+        pixels_HW: luma of one frame.
+
+    Returns:
+        The box of the largest connected bright area with a small margin, or None where no area is
+        large enough to be a sector (a black frame, a page of text).
+
+    Source:
+        Shares and levels are our own, checked by eye on CAMUS and on the shared sample clips.
+    """
+    rows, cols = pixels_HW.shape
+    shrink = max(1, round(max(rows, cols) / SECTOR_SEARCH_PX))
+    small = cv2.resize(
+        pixels_HW, (max(1, cols // shrink), max(1, rows // shrink)), interpolation=cv2.INTER_AREA
+    )
+    bright = np.asarray(cv2.GaussianBlur(small, (0, 0), 2.0) > SECTOR_LEVEL, dtype=np.uint8)
+    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+    if count < 2:
+        return None
+    left, top, width, height, area = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]
+    if area < SECTOR_MIN_SHARE * small.size:
+        return None
+    scale_row, scale_col = rows / small.shape[0], cols / small.shape[1]
+    margin = SECTOR_MARGIN_SHARE * max(height * scale_row, width * scale_col)
+    first_row = max(0, int(top * scale_row - margin))
+    first_col = max(0, int(left * scale_col - margin))
+    last_row = min(rows, int(np.ceil((top + height) * scale_row + margin)))
+    last_col = min(cols, int(np.ceil((left + width) * scale_col + margin)))
+    return Region(first_row, first_col, last_row - first_row, last_col - first_col)
+
+
+def clip_region(region: Region, size: tuple[int, int]) -> Region | None:
+    """The part of a region that lies inside the image, or None where nothing of it does."""
+    height = min(region.top + region.height, size[0]) - region.top
+    width = min(region.left + region.width, size[1]) - region.left
+    if height < 1 or width < 1:
+        return None
+    return Region(region.top, region.left, height, width)
+
+
+def make_fit(
+    region: Region,
+    source_size: tuple[int, int],
+    network_size: int,
+    spacing_mm: tuple[float, float] | None = None,
+) -> Fit:
+    """Place a region in the middle of the square network input.
+
+    Args:
+        region: box inside the source image.
+        source_size: rows and columns of the source image.
+        network_size: side of the square in pixels.
+        spacing_mm: row and column spacing; only their ratio matters here, None means square pixels.
+    """
+    aspect = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
+    tall, wide = region.height * aspect, float(region.width)
+    scale = network_size / max(tall, wide)
+    rows = min(network_size, max(1, round(tall * scale)))
+    cols = min(network_size, max(1, round(wide * scale)))
+    scale_row, scale_col = rows / region.height, cols / region.width
+    pad_row, pad_col = (network_size - rows) // 2, (network_size - cols) // 2
+    return Fit(
+        scale_row=scale_row,
+        scale_col=scale_col,
+        offset_row=(0.5 - region.top) * scale_row - 0.5 + pad_row,
+        offset_col=(0.5 - region.left) * scale_col - 0.5 + pad_col,
+        region=region,
+        source_size=source_size,
+        network_size=network_size,
+    )
+
+
+def network_box(fit: Fit) -> Region:
+    """Where the region lies on the network grid."""
+    rows = round(fit.region.height * fit.scale_row)
+    cols = round(fit.region.width * fit.scale_col)
+    side = fit.network_size
+    return Region((side - rows) // 2, (side - cols) // 2, rows, cols)
+
+
+def to_network_input(pixels_HW: NDArray[np.uint8], fit: Fit) -> NDArray[np.float32]:
+    """Crop, scale by area and pad; image_11HW with grey values in [0, 1]."""
+    region, box = fit.region, network_box(fit)
+    crop = pixels_HW[
+        region.top : region.top + region.height, region.left : region.left + region.width
+    ]
+    is_shrunk = fit.scale_row < 1.0 or fit.scale_col < 1.0
+    method = cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR
+    scaled = cv2.resize(crop, (box.width, box.height), interpolation=method)
+    image_11HW = np.zeros((1, 1, fit.network_size, fit.network_size), np.float32)
+    image_11HW[0, 0, box.top : box.top + box.height, box.left : box.left + box.width] = scaled
+    image_11HW /= 255.0
+    return image_11HW
