@@ -1,0 +1,230 @@
+"""Who may import whom: the rules that keep the data's way readable, read off the source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TREE = {
+    "model": (
+        "errors", "frame", "config", "preprocess", "delta", "state", "network", "postprocess",
+        "base", "weights", "backends", "predictor", "measure", "__init__", "training",
+    ),
+    "server": (
+        "errors", "settings", "log", "metrics", "protocol", "ingest", "export", "session", "engine",
+        "stream", "clips", "app", "cli",
+    ),
+}  # fmt: skip
+"""The files and folders of each package in the order of travel; each may import those before it."""
+
+HOMES = {
+    "pydicom": ("server/ingest/", "server/export/"),
+    "pynetdicom": ("server/ingest/", "server/export/"),
+    "highdicom": ("server/export/",),
+    "fastapi": ("server/app.py", "server/stream.py", "server/clips.py"),
+    "starlette": ("server/app.py", "server/stream.py", "server/clips.py"),
+    "pydantic_settings": ("server/settings.py",),
+    "prometheus_client": ("server/metrics.py", "server/app.py"),
+    "typer": ("server/cli.py",),
+}
+"""Libraries that only these places may know."""
+
+EXTRAS = {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib", "highdicom"}
+"""What an installation for serving on a CPU lacks, so what may be imported late."""
+
+LATE = {("server/cli.py", "model.base"), ("server/cli.py", "gdkvm_client")}
+"""Ours behind an extra: the one place that may reach them late."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: where it stands and the module and names that it takes."""
+
+    path: str
+    line: int
+    module: str
+    names: tuple[str, ...]
+    is_late: bool
+
+    @property
+    def root(self) -> str:
+        return self.module.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line} imports {self.module} ({', '.join(self.names)})"
+
+
+def read_imports(path: Path) -> Iterator[Import]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    name = path.relative_to(ROOT).as_posix()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(name, node.lineno, alias.name, (), id(node) in late)
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            module = "." * node.level + (node.module or "")
+            yield Import(name, node.lineno, module, names, id(node) in late)
+
+
+def imports_of(*folders: str) -> list[Import]:
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+    return [found for file in files for found in read_imports(file)]
+
+
+def modules_of(found: Import) -> list[str]:
+    """The modules that a statement may load: `from model import frame` can mean model.frame."""
+    return [found.module, *(f"{found.module}.{name}" for name in found.names)]
+
+
+def stem(path: str) -> str:
+    """The entry of TREE that a file belongs to, such as 'measure' for model/measure/beats.py."""
+    return Path(path).parts[1].removesuffix(".py")
+
+
+def module_file(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def public_names(package: str) -> set[str]:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if [target.id for target in targets if isinstance(target, ast.Name)] == ["__all__"]:
+            return set(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    return set()
+
+
+@pytest.mark.parametrize("package", TREE)
+def test_every_file_has_its_place_in_the_tree(package: str) -> None:
+    entries = {
+        entry.stem
+        for entry in (ROOT / package).iterdir()
+        if entry.suffix == ".py" or (entry / "__init__.py").is_file()
+    }
+    unplaced = entries - set(TREE[package]) - {"__init__", "__main__"}
+    assert not unplaced, f"add to TREE, at its place on the data's way: {sorted(unplaced)}"
+
+
+@pytest.mark.parametrize("package", TREE)
+def test_a_file_imports_only_files_above_it(package: str) -> None:
+    order = TREE[package]
+    wrong = [
+        str(found)
+        for found in imports_of(package)
+        if stem(found.path) in order
+        for module in modules_of(found)
+        if module.startswith(f"{package}.") and module_file(module) is not None
+        if module.split(".")[1] in order and module.split(".")[1] != stem(found.path)
+        if order.index(module.split(".")[1]) > order.index(stem(found.path))
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", TREE)
+def test_no_imports_run_in_a_circle(package: str) -> None:
+    graph: dict[Path, set[Path]] = {}
+    for found in imports_of(package):
+        file = ROOT / found.path
+        targets = {module_file(module) for module in modules_of(found) if module != package}
+        graph.setdefault(file, set()).update(t for t in targets if t is not None and t != file)
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_server_takes_from_the_model_only_its_public_names() -> None:
+    public = public_names("model")
+    wrong = [
+        str(found)
+        for found in imports_of("server")
+        if found.root == "model" and (found.path, found.module) not in LATE
+        if found.module != "model" or not found.names or not set(found.names) <= public
+    ]
+    assert wrong == []
+
+
+def test_the_model_knows_no_server_and_no_socket() -> None:
+    forbidden = {"server", "clients", "gdkvm_client", "asyncio", "socket", "uvicorn", "websockets"}
+    assert [str(found) for found in imports_of("model") if found.root in forbidden] == []
+
+
+def test_nothing_outside_training_imports_training() -> None:
+    wrong = [
+        str(found)
+        for found in imports_of("model", "server", "clients")
+        if not found.path.startswith("model/training/")
+        if any(module.startswith("model.training") for module in modules_of(found))
+    ]
+    assert wrong == []
+
+
+def test_clients_import_nothing_of_ours() -> None:
+    wrong = [str(found) for found in imports_of("clients") if found.root in {"model", "server"}]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_known_only_where_it_belongs(library: str) -> None:
+    wrong = [
+        str(found)
+        for found in imports_of("model", "server")
+        if found.root == library and not found.path.startswith(HOMES[library])
+    ]
+    assert wrong == []
+
+
+def test_there_are_no_star_and_no_relative_imports() -> None:
+    wrong = [
+        str(found)
+        for found in imports_of("model", "server", "clients", "tests", "benchmarks")
+        if "*" in found.names
+        or (found.module.startswith(".") and not found.path.startswith("clients/"))
+    ]
+    assert wrong == []
+
+
+def test_only_extras_are_imported_inside_functions() -> None:
+    wrong = [
+        str(found)
+        for found in imports_of("model", "server")
+        if found.is_late and not found.path.startswith("model/training/")
+        if found.root not in EXTRAS and (found.path, found.module) not in LATE
+        if not needs_an_extra(found)
+    ]
+    assert wrong == []
+
+
+def needs_an_extra(found: Import) -> bool:
+    """Whether a module of ours imports an extra at its top, so that its user must reach it late."""
+    files = [module_file(module) for module in modules_of(found) if found.root in TREE]
+    return any(
+        inner.root in EXTRAS and not inner.is_late
+        for file in files
+        if file is not None
+        for inner in read_imports(file)
+    )
+
+
+def test_no_file_outgrows_400_lines() -> None:
+    folders = ["model", "server", "clients", "tests", "benchmarks"]
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    long = {str(f.relative_to(ROOT)): len(f.read_text().splitlines()) for f in files}
+    assert {name: lines for name, lines in long.items() if lines > 400} == {}
+
+
+def test_serving_does_not_load_torch() -> None:
+    code = "import sys, server.app; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
