@@ -1,0 +1,102 @@
+"""What an opened file offers: frames one by one, and what the header says of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from model.frame import Frame, Region
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLimits:
+    """Bounds that hold before anything is allocated.
+
+    Attributes:
+        file_bytes: longest file read, and longest result of unpacking a zip or a deflated DICOM.
+        header_bytes: longest DICOM header, the bytes before the pixel data.
+        header_elements: most elements in it, nested ones included.
+        frames: most frames in a clip.
+        frame_pixels: most pixels (rows times columns) in a frame.
+        decoded_bytes: most bytes of all decoded frames together, all samples counted.
+        decode_s: longest time spent in decoders for one clip.
+        archive_members: most members of a zip.
+        archive_ratio: most bytes that one stored byte of a zip may unpack to.
+        decoder_bytes: address space given to a decoder process.
+    """
+
+    file_bytes: int = 512 << 20
+    header_bytes: int = 32 << 20
+    header_elements: int = 50_000
+    frames: int = 10_000
+    frame_pixels: int = 16 << 20
+    decoded_bytes: int = 8 << 30
+    decode_s: float = 300.0
+    archive_members: int = 200
+    archive_ratio: int = 200
+    decoder_bytes: int = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBase:
+    """Where the frames' times come from.
+
+    Attributes:
+        source: keyword of the DICOM attribute, "Container" for a video file, None where unknown.
+        duration_ms: from the first frame's start to the last frame's end, None where unknown.
+    """
+
+    source: str | None
+    duration_ms: float | None
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is learned while frames are decoded; a clip shows it read-only."""
+
+    warnings: list[str] = field(default_factory=list)
+    colour_overlay: bool = False
+
+    def warn(self, code: str) -> None:
+        """Remember a warning once."""
+        if code not in self.warnings:
+            self.warnings.append(code)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """An opened clip; its frames can be read once, while the file is open.
+
+    Attributes:
+        frames: decoded lazily, in order, seq from 0. Reading may raise an IngestError.
+        frame_count: how many frames the file holds, None where only reading them tells.
+        size: rows and columns in pixels, the same for every frame.
+        spacing_mm: distance of neighbouring pixel centres along a column and along a row
+            (row spacing, column spacing), None where the file is not calibrated.
+        region: the part of the image that shows tissue, None where the file does not say.
+        time_base: where the frames' times come from.
+        view: "A4C", "A2C", "A3C", "PLAX" or "PSAX" where the file names one.
+        encoding: how the frames are stored, in words.
+        heart_rate_bpm: the rate the scanner noted, for a cross-check.
+        r_wave_times_ms: R waves from the start of the first frame.
+    """
+
+    frames: Iterator[Frame]
+    frame_count: int | None
+    size: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+    region: Region | None
+    time_base: TimeBase
+    view: str | None
+    encoding: str
+    heart_rate_bpm: float | None = None
+    r_wave_times_ms: tuple[float, ...] = ()
+    notes: Notes = field(default_factory=Notes)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of what to be careful about; complete once the frames are read."""
+        return tuple(self.notes.warnings)
+
+    @property
+    def colour_overlay(self) -> bool:
+        """Whether colour (Doppler) lies over the grey image; final once the frames are read."""
+        return self.notes.colour_overlay
