@@ -44,7 +44,7 @@ $(CORE): $(DISTRIBUTIONS) | $(BIN)/python
 
 $(DEV): $(DISTRIBUTIONS) | $(BIN)/python
 	@echo "Installing into $(VENV), with tests and training ..."
-	@$(PIP) '$(TORCH)'
+	@$(PIP) $(TORCH)
 	@$(PIP) --editable '.[dev]' --editable clients/python
 	@touch $(CORE) $@
 
