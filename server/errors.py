@@ -1,0 +1,313 @@
+"""What goes wrong on the server's side, and the one table from error code to wire code.
+
+EchoError                          (model/errors.py: FrameError StateError WeightsError ...)
+  SettingsError                    the server must not start like this
+  ProtocolError                    what a streaming client sent
+    MalformedMessageError  UnknownMessageError  HelloExpectedError  UnsupportedCodecError
+    UnknownModelError  FrameSizeError  UndecodableFrameError  MessageTooBigError
+    CreditError  IdleError  SlowReaderError  FencedError  ResumeError
+  IngestError                      what a clip is not
+    NotAClipError  EmptyClipError  UnsupportedModalityError  NoPixelsError  TruncatedError
+    MalformedHeaderError  UnsupportedSyntaxError  TooLargeError  TooManyFramesError  DecodeError
+  RequestError                     what an HTTP request asked for
+    BadRequestError  NotFoundError  NotFinishedError  NotAvailableError  UnauthorizedError
+  StorageError                     no room left for an upload
+  AdmissionError                   full, try later
+    DrainingError                  going away, try elsewhere
+  EngineError                      ends this session, others go on
+    EngineDeadError                nothing goes on
+"""
+
+from typing import ClassVar
+
+from model import EchoError
+
+
+class SettingsError(EchoError):
+    """The server must not start like this."""
+
+    code = "bad_settings"
+
+
+class ProtocolError(EchoError):
+    """A streaming client broke the protocol."""
+
+    code = "protocol"
+
+
+class MalformedMessageError(ProtocolError):
+    """Not JSON, not of the documented shape, or a broken frame header."""
+
+    code = "malformed_message"
+
+
+class UnknownMessageError(ProtocolError):
+    """A control message of a type that this version does not know."""
+
+    code = "unknown_message"
+
+
+class HelloExpectedError(ProtocolError):
+    """The first message must be hello, and only the first."""
+
+    code = "hello_expected"
+
+
+class UnsupportedCodecError(ProtocolError):
+    """A codec that this server cannot decode, or another one than hello named."""
+
+    code = "unsupported_codec"
+
+
+class UnknownModelError(ProtocolError):
+    """A model that this server does not serve."""
+
+    code = "unknown_model"
+
+
+class FrameSizeError(ProtocolError):
+    """A frame of another size than hello declared."""
+
+    code = "wrong_size"
+
+
+class UndecodableFrameError(ProtocolError):
+    """A payload that its codec cannot decode."""
+
+    code = "undecodable_frame"
+
+
+class MessageTooBigError(ProtocolError):
+    """A message above the size limit."""
+
+    code = "message_too_big"
+
+
+class CreditError(ProtocolError):
+    """More unanswered frames than the credit window allows."""
+
+    code = "credit_overrun"
+
+
+class IdleError(ProtocolError):
+    """Silence for too long; the session is parked."""
+
+    code = "idle_timeout"
+    retryable = True
+
+
+class SlowReaderError(ProtocolError):
+    """Answers are not being read; the session is parked."""
+
+    code = "slow_reader"
+    retryable = True
+
+
+class FencedError(ProtocolError):
+    """Another socket resumed this session."""
+
+    code = "fenced"
+
+
+class ResumeError(ProtocolError):
+    """A resume token that names no parked session, or hello does not fit that session."""
+
+    code = "cannot_resume"
+
+
+class IngestError(EchoError):
+    """A file that cannot become a clip; subclasses say why."""
+
+    code = "bad_clip"
+
+
+class NotAClipError(IngestError):
+    """Neither DICOM nor a known video container."""
+
+    code = "not_a_clip"
+
+
+class EmptyClipError(IngestError):
+    """Nothing in it: no bytes, no files in the archive, or no frames."""
+
+    code = "empty"
+
+
+class UnsupportedModalityError(IngestError):
+    """DICOM, but not an ultrasound image."""
+
+    code = "unsupported_modality"
+
+
+class NoPixelsError(IngestError):
+    """DICOM without pixel data."""
+
+    code = "no_pixels"
+
+
+class TruncatedError(IngestError):
+    """The file ends before its data does."""
+
+    code = "truncated"
+
+
+class MalformedHeaderError(IngestError):
+    """A header that contradicts itself or lacks what is required."""
+
+    code = "malformed_header"
+
+
+class UnsupportedSyntaxError(IngestError):
+    """A transfer syntax or video codec that no decoder here reads."""
+
+    code = "unsupported_transfer_syntax"
+
+
+class TooLargeError(IngestError):
+    """More bytes or pixels than the server accepts."""
+
+    code = "too_large"
+
+
+class TooManyFramesError(IngestError):
+    """More frames than the server accepts."""
+
+    code = "too_many_frames"
+
+
+class DecodeError(IngestError):
+    """Compressed pixels that do not decode."""
+
+    code = "decode_failed"
+
+
+class RequestError(EchoError):
+    """An HTTP request that cannot be met; subclasses say why."""
+
+    code = "bad_request"
+
+
+class BadRequestError(RequestError):
+    """A parameter or body of the wrong shape."""
+
+    code = "bad_request"
+
+
+class NotFoundError(RequestError):
+    """Nothing of that name is here."""
+
+    code = "not_found"
+
+
+class NotFinishedError(RequestError):
+    """The clip is still being worked on."""
+
+    code = "not_finished"
+    retryable = True
+
+
+class NotAvailableError(RequestError):
+    """This kind of result does not exist for this clip."""
+
+    code = "not_available"
+
+
+class UnauthorizedError(RequestError):
+    """No key, an unknown key, or a page of another origin."""
+
+    code = "unauthorized"
+
+
+class StorageError(EchoError):
+    """No room left for an upload; what is stored is safe."""
+
+    code = "storage_full"
+    retryable = True
+
+
+class AdmissionError(EchoError):
+    """Full: as many sessions or clips as the server takes."""
+
+    code = "full"
+    retryable = True
+
+
+class DrainingError(AdmissionError):
+    """The server is going away."""
+
+    code = "draining"
+
+
+class EngineError(EchoError):
+    """A step failed; this session ends, others go on."""
+
+    code = "engine_failed"
+
+
+class EngineDeadError(EngineError):
+    """The device is gone; nothing goes on."""
+
+    code = "engine_dead"
+    retryable = True
+
+
+class WireCodes:
+    """Where each error code leads: HTTP statuses and websocket close codes, once.
+
+    Source:
+        Close codes 1000-1015: RFC 6455 section 7.4.1 and the IANA registry; 4000-4999 are ours.
+    """
+
+    HTTP: ClassVar[dict[str, int]] = {
+        "bad_frame": 422,
+        "bad_measurement": 422,
+        "bad_clip": 422,
+        "not_a_clip": 415,
+        "empty": 422,
+        "unsupported_modality": 422,
+        "no_pixels": 422,
+        "truncated": 422,
+        "malformed_header": 422,
+        "unsupported_transfer_syntax": 415,
+        "too_large": 413,
+        "too_many_frames": 413,
+        "decode_failed": 422,
+        "bad_request": 400,
+        "unauthorized": 401,
+        "not_found": 404,
+        "not_available": 404,
+        "not_finished": 409,
+        "storage_full": 507,
+        "full": 503,
+        "draining": 503,
+        "engine_dead": 503,
+    }
+    CLOSE: ClassVar[dict[str, int]] = {
+        "bad_frame": 1007,
+        "malformed_message": 1007,
+        "undecodable_frame": 1007,
+        "wrong_size": 1007,
+        "unknown_message": 1003,
+        "unsupported_codec": 1003,
+        "hello_expected": 1008,
+        "unknown_model": 1008,
+        "credit_overrun": 1008,
+        "unauthorized": 1008,
+        "message_too_big": 1009,
+        "draining": 1012,
+        "full": 1013,
+        "fenced": 4001,
+        "idle_timeout": 4002,
+        "slow_reader": 4003,
+        "cannot_resume": 4004,
+    }
+
+    @classmethod
+    def http_status(cls, error: EchoError) -> int:
+        """The HTTP status of an error; 500 for one that is our fault."""
+        return cls.HTTP.get(error.code, 500)
+
+    @classmethod
+    def close_code(cls, error: EchoError) -> int:
+        """The websocket close code of an error; 1011 for one that is our fault."""
+        return cls.CLOSE.get(error.code, 1011)
