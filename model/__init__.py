@@ -13,6 +13,8 @@ from model.measure import (
     measure_frame,
 )
 from model.postprocess import to_source_labels
+from model.predictor import Predictor, StreamState, load_predictor
+from model.weights import ModelInfo, model_names
 
 __all__ = [
     "STRUCTURES",
@@ -25,13 +27,18 @@ __all__ = [
     "FrameError",
     "Mask",
     "MeasurementError",
+    "ModelInfo",
+    "Predictor",
     "Quality",
     "Reading",
     "Region",
     "StateError",
+    "StreamState",
     "Ventricle",
     "WeightsError",
     "biplane_volume_ml",
+    "load_predictor",
     "measure_frame",
+    "model_names",
     "to_source_labels",
 ]

@@ -72,7 +72,9 @@ def read_patients(folder: Path, side: int) -> list[Patient]:
     ]
     broken = [path.name for path in wanted if cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) is None]
     if not names or broken:
-        raise FrameError(f"{folder}: {len(broken) or 'all'} files missing or unreadable: {broken[:20]}")
+        raise FrameError(
+            f"{folder}: {len(broken) or 'all'} files missing or unreadable: {broken[:20]}"
+        )
     return [read_patient(folder, name, side) for name in names]
 
 
@@ -90,9 +92,7 @@ def _read(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
-def _place(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], region: Region, side: int
-) -> Still:
+def _place(image: NDArray[np.uint8], mask: NDArray[np.uint8], region: Region, side: int) -> Still:
     fit = make_fit(region, (image.shape[0], image.shape[1]), side)
     placed = [
         to_network_input((mask == label).astype(np.uint8) * 255, fit)[0, 0] for label in (1, 2, 3)
@@ -144,7 +144,9 @@ def solve_motion(ed: Still, es: Still) -> NDArray[np.float32]:
     shared = min(len(at_ed), len(at_es))
     at_ed, at_es = at_ed[:shared], at_es[:shared]
     edge = np.linspace(0.0, side - 1.0, 5)
-    frame = np.array([(x, y) for x in edge for y in edge if x in edge[[0, -1]] or y in edge[[0, -1]]])
+    frame = np.array(
+        [(x, y) for x in edge for y in edge if x in edge[[0, -1]] or y in edge[[0, -1]]]
+    )
     axis = np.linspace(0.0, side - 1.0, GRID)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     fields = np.zeros((LEVELS.size, 2, GRID, GRID, 2), np.float32)
@@ -189,9 +191,7 @@ def render(
     scale = np.float32((GRID - 1) / (patient.ed.image_HW.shape[0] - 1))
     coarse_HW2 = cv2.resize(grid_HW2, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) * scale
     for still, field in zip((patient.ed, patient.es), field_at(patient, phi), strict=True):
-        moved = cv2.remap(
-            field, coarse_HW2, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        moved = cv2.remap(field, coarse_HW2, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         where = grid_HW2 + cv2.resize(moved, grid_HW2.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         images.append(_sample(still.image_HW, where))
         labels.append(_sample(still.labels_HWN, where))

@@ -28,13 +28,11 @@ class Batch:
         images_BTHW: grey values in [0, 1], float32.
         labels_BTNHW: soft labels, background first, float32.
         presence_BT: 1 where the frame shows an apical view, else 0.
-        has_labels_BT: 1 where the masks are to be learnt from.
     """
 
     images_BTHW: NDArray[np.float32]
     labels_BTNHW: NDArray[np.float32]
     presence_BT: NDArray[np.float32]
-    has_labels_BT: NDArray[np.float32]
 
 
 def contraction(time_beats: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,11 +86,10 @@ def make_clip(
     grid = random_grid(rng, side)
     look = random_look(rng)
     phi = _random_phases(frames, rng)
-    drift = rng.normal(0.0, 0.004 * side, 2).cumsum() if frames == 1 else rng.normal(0, 1, 2)
+    drift = rng.normal(0.0, 0.25, 2).astype(np.float32)
     images, labels = [], []
     for t in range(frames):
-        shift = (drift * t / 4).astype(np.float32) if frames > 1 else np.float32(0)
-        image, label = render(patient, float(phi[t]), grid + shift)
+        image, label = render(patient, float(phi[t]), grid + t * drift)
         images.append(apply_look(image / 255.0, look))
         labels.append(label.transpose(2, 0, 1))
     return np.stack(images), np.stack(labels)
@@ -141,8 +138,15 @@ def make_negative(
         return _other_image(images[rng.integers(len(images))], side, rng)
     if draw < 0.7:
         still = patients[rng.integers(len(patients))].ed.image_HW
-        turned = np.rot90(still, int(rng.integers(1, 4))) if rng.random() < 0.4 else _shuffled(still, rng)
-        return cv2.resize(turned, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+        turned = (
+            np.rot90(still, int(rng.integers(1, 4)))
+            if rng.random() < 0.4
+            else _shuffled(still, rng)
+        )
+        return (
+            cv2.resize(turned, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+            / 255.0
+        )
     if draw < 0.95:
         return _texture(side, rng)
     return np.full((side, side), rng.choice([0.0, 0.0, rng.random()]), np.float32)
@@ -175,13 +179,17 @@ def _shuffled(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
 
 def _texture(side: int, rng: Generator) -> NDArray[np.float32]:
     shape = tuple(int(n) for n in rng.integers(2, 12, 2))
-    smooth = cv2.resize(rng.random(shape).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(
+        rng.random(shape).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
     fine = cv2.GaussianBlur(rng.rayleigh(0.8, (side, side)).astype(np.float32), (0, 0), 1.0)
     image = smooth * fine * rng.uniform(0.2, 1.0)
     if rng.random() < 0.7:
         rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
         reach = np.hypot(rows, cols - 0.5)
-        image = image * ((np.abs(np.arctan2(cols - 0.5, rows)) < rng.uniform(0.5, 0.8)) & (reach < 1.0))
+        image = image * (
+            (np.abs(np.arctan2(cols - 0.5, rows)) < rng.uniform(0.5, 0.8)) & (reach < 1.0)
+        )
     return image.clip(0.0, 1.0).astype(np.float32)
 
 
@@ -194,7 +202,6 @@ def make_batch(
     images = np.zeros((config.batch, frames, side, side), np.float32)
     labels = np.zeros((config.batch, frames, 4, side, side), np.float32)
     presence = np.ones((config.batch, frames), np.float32)
-    has_labels = np.ones((config.batch, frames), np.float32)
     for b in range(config.batch):
         if rng.random() < config.negative_share:
             images[b] = make_negative(negatives, patients, side, rng)
@@ -204,7 +211,7 @@ def make_batch(
         images[b], labels[b] = make_clip(patients[rng.integers(len(patients))], frames, rng)
         if rng.random() < config.burst_share:
             _add_burst(images[b], presence[b], rng)
-    return Batch(images, labels, presence, has_labels)
+    return Batch(images, labels, presence)
 
 
 def _add_burst(

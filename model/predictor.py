@@ -1,0 +1,199 @@
+"""The only door for inference: frames and states in, masks and new states out."""
+
+import json
+import struct
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.backends.base import Backend
+from model.backends.openvino import OpenVinoBackend
+from model.errors import FrameError, StateError
+from model.frame import Fit, Frame, Mask, Region
+from model.preprocess import clip_region, find_sector, make_fit, to_network_input
+from model.state import MemoryState
+from model.weights import WEIGHTS_DIR, ModelInfo, load_info
+
+SELF_TEST_FRAMES = 3
+SELF_TEST_TOLERANCE = 0.05
+"""Largest difference of a pooled LV probability that reduced precision may cause."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamState:
+    """What a session owns between two frames.
+
+    Attributes:
+        memory: the network's recurrent state.
+        region: box that the client declared, None where the sector is to be found by content.
+        spacing_mm: row and column spacing that the client declared, or None.
+        fit: where the network looks, None before the first frame.
+        is_locked: the sector was found or declared; until then every frame is searched for it.
+    """
+
+    memory: MemoryState
+    region: Region | None
+    spacing_mm: tuple[float, float] | None
+    fit: Fit | None = None
+    is_locked: bool = False
+
+    def to_bytes(self, model_sha256: str) -> bytes:
+        """Length-prefixed JSON of the view, then the memory."""
+        view = asdict(replace(self, memory=None))  # type: ignore[arg-type]
+        del view["memory"]
+        text = json.dumps(view).encode()
+        return struct.pack("<I", len(text)) + text + self.memory.to_bytes(model_sha256)
+
+
+class Predictor:
+    """Segments frames with one model; safe to call from several threads at once."""
+
+    def __init__(self, model: ModelInfo, backend: Backend) -> None:
+        self.model = model
+        self.backend = backend
+
+    def start(
+        self, region: Region | None = None, spacing_mm: tuple[float, float] | None = None
+    ) -> StreamState:
+        """The state before a session's first frame.
+
+        Args:
+            region: box that holds the ultrasound image, None to find it by content.
+            spacing_mm: row and column spacing, None where unknown.
+        """
+        return StreamState(MemoryState.zeros(self.backend.spec), region, spacing_mm)
+
+    def step(self, frame: Frame, state: StreamState) -> tuple[Mask, StreamState]:
+        """Segment one frame.
+
+        Args:
+            frame: the next frame of the session.
+            state: what the session's frames before left behind; left alone.
+
+        Raises:
+            FrameError: the frame's size is not the session's, or the declared region lies outside.
+            StateError: the network answered with numbers that are not finite.
+        """
+        state, fit = self._look(frame, state)
+        image_11HW = to_network_input(frame.pixels_HW, fit)
+        probabilities_NHW, presence, memory = self.backend.step(image_11HW, state.memory)
+        if not (np.isfinite(presence) and memory.is_finite()):
+            raise StateError("the network's answer is not finite; the session cannot go on")
+        return Mask(probabilities_NHW, fit, presence), replace(state, memory=memory)
+
+    def _look(self, frame: Frame, state: StreamState) -> tuple[StreamState, Fit]:
+        rows, cols = frame.pixels_HW.shape
+        if state.fit is not None and state.fit.source_size != (rows, cols):
+            wanted = state.fit.source_size
+            raise FrameError(
+                f"frame is {rows}x{cols} px, this session's are {wanted[0]}x{wanted[1]} px"
+            )
+        if state.is_locked and state.fit is not None:
+            return state, state.fit
+        region = self._region(frame, state)
+        whole = Region(0, 0, rows, cols)
+        fit = make_fit(region or whole, (rows, cols), self.model.network_size, state.spacing_mm)
+        is_moved = region is not None and state.fit is not None
+        memory = MemoryState.zeros(self.backend.spec) if is_moved else state.memory
+        return replace(state, memory=memory, fit=fit, is_locked=region is not None), fit
+
+    @staticmethod
+    def _region(frame: Frame, state: StreamState) -> Region | None:
+        if state.region is None:
+            return find_sector(frame.pixels_HW)
+        rows, cols = frame.pixels_HW.shape
+        region = clip_region(state.region, (rows, cols))
+        if region is None:
+            raise FrameError(f"the declared region lies outside the {rows}x{cols} px frame")
+        return region
+
+    def resume(self, blob: bytes) -> StreamState:
+        """Read a state that ``StreamState.to_bytes`` wrote for this very model.
+
+        Raises:
+            StateError: not such bytes, or another model's.
+        """
+        try:
+            (length,) = struct.unpack_from("<I", blob)
+            view = json.loads(blob[4 : 4 + length])
+            fit = view["fit"]
+            if fit is not None:
+                fit = Fit(
+                    **{
+                        **fit,
+                        "region": Region(**fit["region"]),
+                        "source_size": tuple(fit["source_size"]),
+                    }
+                )
+            region = None if view["region"] is None else Region(**view["region"])
+            spacing = None if view["spacing_mm"] is None else tuple(view["spacing_mm"])
+        except (struct.error, ValueError, KeyError, TypeError) as error:
+            raise StateError("these bytes are not a saved session") from error
+        memory = MemoryState.from_bytes(blob[4 + length :], self.backend.spec, self.model.sha256)
+        return StreamState(memory, region, spacing, fit, bool(view["is_locked"]))
+
+    def self_test(self) -> bool:
+        """Whether a synthetic clip gives the mask that the manifest records for these weights."""
+        found = np.array(self_test_answer(self))
+        wanted = np.array(self.model.self_test)
+        return found.shape == wanted.shape and bool(
+            np.abs(found - wanted).max() <= SELF_TEST_TOLERANCE
+        )
+
+
+def self_test_frame(seq: int) -> Frame:
+    """A bright wall around a dark ellipse under a fixed texture: a heart for the self-test only."""
+    rows, cols = np.mgrid[0:192, 0:192]
+    wide = 40.0 - 4.0 * seq
+    radius = np.hypot((rows - 85.0) / (1.5 * wide), (cols - 100.0) / wide)
+    sector = np.abs(cols - 96.0) < 0.8 * (rows + 4.0)
+    image = np.where(radius < 1.0, 30.0, np.where(radius < 1.3, 150.0, 80.0))
+    texture = 1.0 + 0.25 * np.sin(1.7 * rows) * np.cos(2.3 * cols)
+    return Frame(seq, None, (image * texture * sector).clip(0, 255).astype(np.uint8))
+
+
+def self_test_answer(predictor: Predictor) -> list[list[float]]:
+    """LV probability after the self-test clip, averaged over a 9 x 9 grid."""
+    state = predictor.start(region=Region(0, 0, 192, 192))
+    for seq in range(SELF_TEST_FRAMES):
+        mask, state = predictor.step(self_test_frame(seq), state)
+    return pooled(mask.probabilities_NHW[0])
+
+
+def pooled(probability_HW: NDArray[np.float32]) -> list[list[float]]:
+    """Means over a 9 x 9 grid, rounded to four digits."""
+    edges = np.linspace(0, probability_HW.shape[0], 10).astype(int)
+    return [
+        [
+            round(float(probability_HW[a:b, c:d].mean()), 4)
+            for c, d in zip(edges, edges[1:], strict=False)
+        ]
+        for a, b in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def load_predictor(
+    name: str | None = None,
+    *,
+    threads: int = 1,
+    streams: int = 1,
+    precision: str | None = None,
+    folder: Path = WEIGHTS_DIR,
+) -> Predictor:
+    """Load a model of the manifest, checksum verified, and compile it for this processor.
+
+    Args:
+        name: a name of the manifest, None for the default.
+        threads: processor threads for inference in all.
+        streams: frames inferred at the same time.
+        precision: ``bf16``, ``f32``, or None for what the processor does best.
+        folder: where manifest and files are.
+
+    Raises:
+        WeightsError: no such model, or a file that is missing or damaged.
+    """
+    model = load_info(name, folder)
+    backend = OpenVinoBackend(model.path, threads=threads, streams=streams, precision=precision)
+    return Predictor(model, backend)

@@ -1,0 +1,212 @@
+"""The training loop: resumable at any moment, equal for equal seeds."""
+
+import copy
+import json
+import math
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.errors import WeightsError
+from model.network import LiveNetwork
+from model.training.clips import Patient, read_patients
+from model.training.config import TrainConfig
+from model.training.losses import total_loss
+from model.training.synthesis import Batch, make_batch
+
+PREFETCH = 3
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that a checkpoint holds."""
+
+    network: LiveNetwork
+    average: LiveNetwork
+    optimizer: torch.optim.Optimizer
+    step: int
+
+
+def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
+    """Train until ``config.steps``, going on from the last checkpoint in ``out``.
+
+    Args:
+        config: the run's settings, saved as ``config.toml``.
+        model_config: the network's shape, saved in every checkpoint.
+        out: folder of the run; one that holds another run's settings is refused.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        WeightsError: ``out`` belongs to a run with other settings.
+    """
+    _claim(out, config)
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    patients = read_patients(Path(config.data) / "train", 2 * model_config.network_size)
+    valid = read_patients(Path(config.data) / "valid", 2 * model_config.network_size)
+    negatives = read_negatives(config.negatives)
+    run = resume(config, model_config, out)
+    log = out / "log.jsonl"
+    started = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [
+            pool.submit(make_batch, patients, negatives, config, run.step + k)
+            for k in range(PREFETCH)
+        ]
+        while run.step < config.steps:
+            batch = ahead.pop(0).result()
+            ahead.append(pool.submit(make_batch, patients, negatives, config, run.step + PREFETCH))
+            loss = train_step(run, batch, config)
+            run.step += 1
+            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                save(run, model_config, out / "checkpoint.pt")
+            if run.step % config.evaluate_every == 0 or run.step == config.steps:
+                row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
+                row |= validation_dice(run.average, valid)
+                with log.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        for future in ahead:
+            future.cancel()
+    return out / "checkpoint.pt"
+
+
+def _claim(out: Path, config: TrainConfig) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    saved = out / "config.toml"
+    if saved.exists() and saved.read_text() != config.to_toml():
+        raise WeightsError(f"{out} holds a run with other settings; choose another folder")
+    saved.write_text(config.to_toml())
+
+
+def read_negatives(folder: str) -> list[NDArray[np.uint8]]:
+    """Grey images of the folder, sorted by name; none where no folder is given."""
+    if not folder:
+        return []
+    paths = sorted(Path(folder).glob("*.png"))
+    return [np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8) for path in paths]
+
+
+def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
+    """The run's last checkpoint, or a fresh start."""
+    network = LiveNetwork(model_config)
+    average = copy.deepcopy(network)
+    optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
+    run = Run(network.to(memory_format=torch.channels_last), average.eval(), optimizer, 0)
+    if (out / "checkpoint.pt").exists():
+        saved = torch.load(out / "checkpoint.pt", weights_only=True)
+        run.network.load_state_dict(saved["network"])
+        run.average.load_state_dict(saved["average"])
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.step = saved["step"]
+    elif config.start:
+        start = torch.load(config.start, weights_only=True)["average"]
+        run.network.load_state_dict(start)
+        run.average.load_state_dict(start)
+    return run
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Matrices and kernels decay, biases, norms and gains do not."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+def save(run: Run, model_config: ModelConfig, path: Path) -> None:
+    """Write a checkpoint so that a crash leaves the old or the new one, never half of one."""
+    part = path.with_suffix(".part")
+    torch.save(
+        {
+            "network": run.network.state_dict(),
+            "average": run.average.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "step": run.step,
+            "model_config": json.dumps(model_config.to_json()),
+        },
+        part,
+    )
+    os.replace(part, path)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a half cosine down to a hundredth."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
+    """One optimiser step; returns the loss."""
+    run.network.train()
+    if config.freeze_norm:
+        for module in run.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(run.step, config)
+    images = torch.from_numpy(batch.images_BTHW)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state = run.network.initial_state(images.shape[0])
+        logits_BTNHW, presence_BT, _ = run.network.clip(images, state)
+    loss = total_loss(
+        logits_BTNHW.flatten(0, 1),
+        presence_BT.flatten(),
+        torch.from_numpy(batch.labels_BTNHW).flatten(0, 1),
+        torch.from_numpy(batch.presence_BT).flatten(),
+        config.negative_weight,
+    )
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
+    run.optimizer.step()
+    update_average(run, config.ema_decay)
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def update_average(run: Run, decay: float) -> None:
+    """Move the averaged weights a little towards the trained ones, faster in the first steps."""
+    keep = min(decay, (1 + run.step) / (10 + run.step))
+    trained = run.network.state_dict()
+    for name, value in run.average.state_dict().items():
+        if value.dtype.is_floating_point:
+            value.lerp_(trained[name], 1 - keep)
+        else:
+            value.copy_(trained[name])
+
+
+@torch.no_grad()
+def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, float]:
+    """Mean Dice of each structure at end diastole and end systole on the network grid.
+
+    Each still is fed twice, so that the state is not empty when it is scored.
+    """
+    scores: dict[str, list[Tensor]] = {}
+    for patient in patients:
+        for phase, still in (("ed", patient.ed), ("es", patient.es)):
+            side = network.config.network_size
+            image = cv2.resize(still.image_HW, (side, side), interpolation=cv2.INTER_AREA)
+            labels = cv2.resize(still.labels_HWN, (side, side), interpolation=cv2.INTER_AREA)
+            clip = torch.from_numpy(image).float()[None, None].expand(1, 2, -1, -1) / 255.0
+            logits, _, _ = network.clip(clip, network.initial_state(1))
+            guess, truth = logits[0, -1].argmax(0), torch.from_numpy(labels).argmax(-1)
+            for label, name in ((1, "lv"), (2, "myocardium"), (3, "atrium")):
+                both = ((guess == label) & (truth == label)).sum()
+                size = (guess == label).sum() + (truth == label).sum()
+                scores.setdefault(f"{name}_{phase}", []).append(2 * both / size.clamp_min(1))
+    return {name: round(float(torch.stack(values).mean()), 4) for name, values in scores.items()}

@@ -1,0 +1,102 @@
+"""The weights that ship: a manifest with checksums, and the one place that reads it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.config import ModelConfig
+from model.errors import WeightsError
+
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "weights"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the outside may know of a model.
+
+    Attributes:
+        sha256: of the served file, hexadecimal; it names the exact weights in every result.
+        path: the served file.
+        self_test: what the file must answer to the self-test clip, see ``model.predictor``.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    licence: str
+    config: ModelConfig
+    path: Path
+    self_test: tuple[tuple[float, ...], ...]
+
+    @property
+    def network_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.config.network_size
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path = WEIGHTS_DIR) -> dict[str, Any]:
+    """The manifest of a weights folder.
+
+    Raises:
+        WeightsError: no manifest, or one that is not JSON.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except OSError as error:
+        raise WeightsError(f"no weights manifest at {path.name}: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"the weights manifest is not JSON: {error}") from error
+    return manifest
+
+
+def model_names(folder: Path = WEIGHTS_DIR) -> list[str]:
+    """Names that ``load_info`` takes, the default one first."""
+    manifest = read_manifest(folder)
+    default = manifest["default"]
+    return [default, *sorted(name for name in manifest["models"] if name != default)]
+
+
+def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
+    """One model of the manifest, its file's checksum verified.
+
+    Args:
+        name: a name of the manifest, None for the default.
+        folder: where manifest and files are.
+
+    Raises:
+        WeightsError: unknown name, a missing file, or one whose bytes are not the manifest's.
+    """
+    manifest = read_manifest(folder)
+    chosen = name or manifest["default"]
+    entry = manifest["models"].get(chosen)
+    if entry is None:
+        raise WeightsError(
+            f"no model {chosen!r}; there are: {', '.join(sorted(manifest['models']))}"
+        )
+    path = folder / entry["file"]
+    if not path.is_file():
+        raise WeightsError(f"the weights file {path.name} is missing")
+    found = sha256_of(path)
+    if found != entry["sha256"]:
+        raise WeightsError(
+            f"{path.name} is damaged: SHA-256 {found[:12]}…, the manifest says {entry['sha256'][:12]}…"
+        )
+    return ModelInfo(
+        name=chosen,
+        version=entry["version"],
+        sha256=found,
+        licence=entry["licence"],
+        config=ModelConfig.from_json(entry["config"]),
+        path=path,
+        self_test=tuple(tuple(row) for row in entry["self_test"]),
+    )
