@@ -1,4 +1,4 @@
-"""The ejection fraction of a clip or of a stream so far, with its interval, or why there is none."""
+"""The ejection fraction of a clip or of a stream so far, or why there is none."""
 
 from dataclasses import dataclass
 from typing import Literal
