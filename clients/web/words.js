@@ -1,0 +1,77 @@
+/** Turns the server's machine-readable reasons and figures into words for people. */
+
+const REASONS = {
+  // of an ejection fraction
+  no_frames: "no frame has been seen yet",
+  no_beat_yet: "no beat is complete yet",
+  no_complete_beat: "no beat is complete",
+  too_few_frames: "the clip is too short",
+  single_beat: "it rests on one beat only",
+  too_few_beats: "it rests on too few beats",
+  time_base_unknown: "the frame rate is unknown",
+  unknown_time_base: "the frame rate is unknown",
+  no_spacing: "the size of a pixel is unknown",
+  irregular_rhythm: "the rhythm is irregular",
+  beats_disagree: "the beats disagree",
+  interval_too_wide: "the figure is too uncertain",
+  low_frame_rate: "the frame rate is low",
+  colour_overlay: "colour Doppler covers the image",
+  // of a frame
+  no_left_ventricle: "no left ventricle is seen",
+  view_uncertain: "it may not be an apical view of a heart",
+  ventricle_in_pieces: "the ventricle is in pieces",
+  holes_in_ventricle: "the ventricle has holes",
+  implausible_size: "the ventricle has an implausible size",
+  implausible_shape: "the ventricle has an implausible shape",
+  ragged_outline: "the outline is ragged",
+  wall_missing: "the heart's wall is not seen all round",
+  atrium_misplaced: "the atrium is not where it should be",
+  implausible_wall: "the wall has an implausible thickness",
+  unsure_outline: "the outline is unsure",
+  ventricle_cut_off: "the ventricle is cut off by the edge of the image",
+  annulus_not_seen: "the mitral annulus is not seen",
+  axis_uncertain: "the long axis is uncertain",
+};
+
+/** One reason in words; an unknown code is read out as it is. */
+export function reasonInWords(code) {
+  return REASONS[code] ?? code.replaceAll("_", " ");
+}
+
+/** Several reasons as one sentence, or an empty string. */
+export function sentence(reasons, start = "") {
+  if (!reasons?.length) return "";
+  const text = `${start}${reasons.map(reasonInWords).join("; ")}.`;
+  return text[0].toUpperCase() + text.slice(1);
+}
+
+/** A figure with its unit, or a dash where it is unknown. */
+export function figure(value, digits, unit = "") {
+  if (value === null || value === undefined) return "–";
+  return `${value.toFixed(digits)}${unit ? ` ${unit}` : ""}`;
+}
+
+/** What the ejection fraction says: a headline and an explanation. */
+export function efInWords(ef) {
+  if (ef.state === "measured") {
+    const [low, high] = ef.interval ?? [null, null];
+    const interval = low === null ? "" : `${low.toFixed(0)} to ${high.toFixed(0)} % (90 % interval)`;
+    const beats = `${ef.beats} ${ef.beats === 1 ? "beat" : "beats"}`;
+    const volumes = ef.edv_ml === null
+      ? ""
+      : `EDV ${ef.edv_ml.toFixed(0)} ml, ESV ${ef.esv_ml.toFixed(0)} ml. `;
+    const reasons = ef.reasons.filter((code) => code !== "single_beat");
+    const words = `${[interval, beats].filter(Boolean).join(", ")}. ${volumes}${sentence(reasons, "Note: ")}`;
+    return { headline: `${ef.percent.toFixed(0)} %`, words };
+  }
+  if (ef.state === "withheld") {
+    return { headline: "withheld", words: sentence(ef.reasons) || "The images do not allow one." };
+  }
+  return { headline: "pending", words: sentence(ef.reasons) || "No beat is complete yet." };
+}
+
+/** What the quality gates say of a frame. */
+export function qualityInWords(quality) {
+  if (quality.state === "pass") return "Good enough to measure.";
+  return sentence(quality.reasons, quality.state === "fail" ? "Not measured: " : "With care: ");
+}
