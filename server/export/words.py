@@ -1,0 +1,104 @@
+"""Machine-readable reasons and figures in words for people."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+_REASONS = {
+    # of an ejection fraction
+    "no_frames": "no frame has been seen yet",
+    "no_beat_yet": "no beat is complete yet",
+    "no_complete_beat": "no beat is complete",
+    "too_few_frames": "the clip is too short",
+    "single_beat": "it rests on one beat only",
+    "too_few_beats": "it rests on too few beats",
+    "time_base_unknown": "the frame rate is unknown",
+    "unknown_time_base": "the frame rate is unknown",
+    "no_spacing": "the size of a pixel is unknown",
+    "irregular_rhythm": "the rhythm is irregular",
+    "beats_disagree": "the beats disagree",
+    "interval_too_wide": "the figure is too uncertain",
+    "low_frame_rate": "the frame rate is low",
+    "colour_overlay": "colour Doppler covers the image",
+    # of a frame
+    "no_left_ventricle": "no left ventricle is seen",
+    "view_uncertain": "it may not be an apical view of a heart",
+    "ventricle_in_pieces": "the ventricle is in pieces",
+    "holes_in_ventricle": "the ventricle has holes",
+    "implausible_size": "the ventricle has an implausible size",
+    "implausible_shape": "the ventricle has an implausible shape",
+    "ragged_outline": "the outline is ragged",
+    "wall_missing": "the heart's wall is not seen all round",
+    "atrium_misplaced": "the atrium is not where it should be",
+    "implausible_wall": "the wall has an implausible thickness",
+    "unsure_outline": "the outline is unsure",
+    "ventricle_cut_off": "the ventricle is cut off by the edge of the image",
+    "annulus_not_seen": "the mitral annulus is not seen",
+    "axis_uncertain": "the long axis is uncertain",
+}
+
+
+class EjectionFigures(Protocol):
+    """An ejection fraction, whichever side of the wire it is on."""
+
+    @property
+    def state(self) -> str: ...  # noqa: D102
+    @property
+    def percent(self) -> float | None: ...  # noqa: D102
+    @property
+    def interval(self) -> tuple[float, float] | None: ...  # noqa: D102
+    @property
+    def beats(self) -> int: ...  # noqa: D102
+    @property
+    def heart_rate_bpm(self) -> float | None: ...  # noqa: D102
+    @property
+    def edv_ml(self) -> float | None: ...  # noqa: D102
+    @property
+    def esv_ml(self) -> float | None: ...  # noqa: D102
+    @property
+    def reasons(self) -> Sequence[str]: ...  # noqa: D102
+
+
+def reason_in_words(code: str) -> str:
+    """Say one reason; a code that is not known here is read out."""
+    return _REASONS.get(code, code.replace("_", " "))
+
+
+def sentence(reasons: Sequence[str], start: str = "") -> str:
+    """Say several reasons as one sentence, empty where there is none."""
+    if not reasons:
+        return ""
+    text = start + "; ".join(reason_in_words(code) for code in reasons) + "."
+    return text[0].upper() + text[1:]
+
+
+def ef_headline(ef: EjectionFigures) -> str:
+    """The figure, or the one word that stands for it."""
+    if ef.state == "measured" and ef.percent is not None:
+        return f"{ef.percent:.0f} %"
+    return "not given" if ef.state == "withheld" else "not yet"
+
+
+def ef_lines(ef: EjectionFigures) -> tuple[str, ...]:
+    """What a reader needs beside the headline: interval, beats, rate, volumes, and what to mind."""
+    if ef.state != "measured":
+        reason = sentence(ef.reasons)
+        return (reason or "The images do not allow one.",)
+    lines = []
+    if ef.interval is not None:
+        lines.append(f"{ef.interval[0]:.0f} to {ef.interval[1]:.0f} % (90 % interval)")
+    beats = f"{ef.beats} beat" if ef.beats == 1 else f"{ef.beats} beats"
+    rate = "" if ef.heart_rate_bpm is None else f", {ef.heart_rate_bpm:.0f} per minute"
+    lines.append(beats + rate)
+    if ef.edv_ml is not None and ef.esv_ml is not None:
+        lines.append(f"EDV {ef.edv_ml:.0f} ml, ESV {ef.esv_ml:.0f} ml")
+    notes = [code for code in ef.reasons if code != "single_beat"]
+    if notes:
+        lines.append(sentence(notes, "Note: "))
+    return tuple(lines)
+
+
+def quality_in_words(state: str, reasons: Sequence[str]) -> str:
+    """Say what the gates think of a frame; empty where it passed."""
+    if state == "pass":
+        return ""
+    return sentence(reasons, "Not measured: " if state == "fail" else "With care: ")
