@@ -1,0 +1,67 @@
+"""Client of GDKVM Live: stream or upload echocardiograms, get masks and ejection fraction back.
+
+For research use only.
+"""
+
+from gdkvm_client.blocking import stream_blocking
+from gdkvm_client.errors import (
+    BadAnswerError,
+    BusyError,
+    ClipRefusedError,
+    ConnectionLostError,
+    GdkvmError,
+    InputError,
+    NotFinishedError,
+    NotFoundError,
+    ServerFaultError,
+    SessionLostError,
+    TooBigError,
+    UnauthorizedError,
+)
+from gdkvm_client.masks import ContourMask, Mask, PngMask, RleMask
+from gdkvm_client.messages import (
+    Beat,
+    Dropped,
+    EjectionFraction,
+    Frame,
+    Hello,
+    Quality,
+    Ready,
+    Result,
+    Summary,
+    Ventricle,
+)
+from gdkvm_client.stream import Event, StreamClient, stream
+
+__all__ = [
+    "BadAnswerError",
+    "Beat",
+    "BusyError",
+    "ClipRefusedError",
+    "ConnectionLostError",
+    "ContourMask",
+    "Dropped",
+    "EjectionFraction",
+    "Event",
+    "Frame",
+    "GdkvmError",
+    "Hello",
+    "InputError",
+    "Mask",
+    "NotFinishedError",
+    "NotFoundError",
+    "PngMask",
+    "Quality",
+    "Ready",
+    "Result",
+    "RleMask",
+    "ServerFaultError",
+    "SessionLostError",
+    "StreamClient",
+    "Summary",
+    "TooBigError",
+    "UnauthorizedError",
+    "Ventricle",
+    "stream",
+    "stream_blocking",
+]

@@ -1,0 +1,68 @@
+"""The stream for programs without an event loop."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
+
+from gdkvm_client.messages import Frame, Hello
+from gdkvm_client.stream import Event, stream
+
+
+def stream_blocking(
+    url: str,
+    frames: Iterable[Frame],
+    hello: Hello,
+    *,
+    realtime: bool = False,
+    key: str | None = None,
+) -> Iterator[Event]:
+    """Do what ``stream`` does; frames are sent and answers received in a thread meanwhile.
+
+    Args:
+        url: of ``/v1/stream``, beginning ``ws://`` or ``wss://``.
+        frames: what to send.
+        hello: what will be sent, and how it shall be answered.
+        realtime: send each frame at its acquisition time, not as fast as the server takes them.
+        key: API key, None where the server wants none.
+
+    Yields:
+        What ``stream`` yields.
+
+    Raises:
+        GdkvmError: what went wrong; errors of ``frames`` pass through.
+    """
+    with _event_loop() as loop:
+        events = stream(url, frames, hello, realtime=realtime, key=key)
+        try:
+            while (event := _wait(loop, events)) is not None:
+                yield event
+        finally:
+            asyncio.run_coroutine_threadsafe(_close(events), loop).result()
+
+
+def _wait(loop: asyncio.AbstractEventLoop, events: AsyncGenerator[Event, None]) -> Event | None:
+    async def following() -> Event | None:
+        return await anext(events, None)
+
+    return asyncio.run_coroutine_threadsafe(following(), loop).result()
+
+
+async def _close(events: AsyncGenerator[Event, None]) -> None:
+    # A generator is closed in its own loop, else its socket would stay open.
+    await events.aclose()
+
+
+@contextmanager
+def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="gdkvm-stream", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
