@@ -14,7 +14,7 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
-from model.weights import ModelInfo, model_names
+from model.weights import ModelInfo, load_info, model_names
 
 __all__ = [
     "STRUCTURES",
@@ -37,6 +37,7 @@ __all__ = [
     "Ventricle",
     "WeightsError",
     "biplane_volume_ml",
+    "load_info",
     "load_predictor",
     "measure_frame",
     "model_names",

@@ -5,22 +5,22 @@ Per head, with keys K (K x P, one column a position), values V (V x P) and the m
     G = K K^T,  g = ||G||_F
     S_t = alpha (S_{t-1} - (beta / g) G S_{t-1}) + (beta / g) K V^T
 
-This is the rule of the published network (S_t = alpha (I - beta K K^T) S_{t-1} + beta K V^T) with two
-changes: erase and write are divided by the Frobenius norm of the Gram matrix, and the gates are one
-scalar a head with alpha capped below one.
+This is the rule of the published network (S_t = alpha (I - beta K K^T) S_{t-1} + beta K V^T) with
+two changes: erase and write are divided by the Frobenius norm of the Gram matrix, and the gates are
+one scalar a head with alpha capped below one.
 
-Bound. G is symmetric and positive semidefinite and its largest eigenvalue is at most ||G||_F, so the
-eigenvalues of G / g lie in [0, 1] and, for beta in [0, 1], ||I - (beta / g) G||_2 <= 1. Hence
-||S_t||_F <= alpha_max ||S_{t-1}||_F + ||K V^T||_F / g. Each column of K is a softmax over K entries:
-it sums to 1, so 1^T G 1 = P and the largest eigenvalue of G, which is ||K||_2^2, is at least P / K.
-With ||K V^T||_F <= ||K||_2 ||V||_F and g >= ||K||_2^2, the write is at most ||V||_F / ||K||_2 <=
-||V||_F sqrt(K / P). A value entry is a tanh, so ||V||_F <= sqrt(V P) and the write never exceeds
-sqrt(K V). From a start inside it, the memory therefore never leaves
+Bound. G is symmetric and positive semidefinite and its largest eigenvalue is at most ||G||_F, so
+the eigenvalues of G / g lie in [0, 1] and, for beta in [0, 1], ||I - (beta / g) G||_2 <= 1. Hence
+||S_t||_F <= alpha_max ||S_{t-1}||_F + ||K V^T||_F / g. Each column of K is a softmax over K
+entries: it sums to 1, so 1^T G 1 = P and the largest eigenvalue of G, which is ||K||_2^2, is at
+least P / K. With ||K V^T||_F <= ||K||_2 ||V||_F and g >= ||K||_2^2, the write is at most
+||V||_F / ||K||_2 <= ||V||_F sqrt(K / P). A value entry is a tanh, so ||V||_F <= sqrt(V P) and the
+write never exceeds sqrt(K V). From a start inside it, the memory therefore never leaves
 
     ||S_t||_F <= sqrt(K V) / (1 - alpha_max)        (``memory_bound``)
 
-whatever the frames are. Division by g in place of P keeps the erase a real one: P G / P has a largest
-eigenvalue near 0.2 on trained keys, G / g has one of at least 1 / sqrt(rank G).
+whatever the frames are. Dividing by g and not by P keeps the erase a real one: on trained keys
+G / P has a largest eigenvalue near 0.2, while G / g has one of at least 1 / sqrt(rank G).
 """
 
 import math

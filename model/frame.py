@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from model.errors import FrameError
 
 STRUCTURES = ("lv", "myocardium", "atrium")
-"""What the network segments; label ``i + 1`` of a label map is ``STRUCTURES[i]``, 0 is background."""
+"""What the network segments; label ``i + 1`` of a label map is ``STRUCTURES[i]``, 0 background."""
 
 MAX_SIDE_PX = 8192
 
@@ -56,9 +56,7 @@ class Frame:
         if pixels.ndim != 2 or pixels.dtype != np.uint8:
             raise FrameError(f"a frame is a 2-D uint8 image, got {pixels.dtype} {pixels.shape}")
         if min(pixels.shape) < 16 or max(pixels.shape) > MAX_SIDE_PX:
-            raise FrameError(
-                f"a frame has sides of 16 to {MAX_SIDE_PX} px, got {pixels.shape[0]}x{pixels.shape[1]}"
-            )
+            raise FrameError(f"a frame has sides of 16 to {MAX_SIDE_PX} px, got {pixels.shape}")
 
 
 @dataclass(frozen=True, slots=True)

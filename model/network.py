@@ -1,8 +1,9 @@
 """The nn.Modules of ``gdkvm-live``: encoder, fusion, memory, decoder; one ``step`` a frame.
 
 A frame is read in this order: the encoder sees it; the memory and the sensory map, as the frames
-before left them, are recalled under its queries and fused with it; the decoder draws the structures;
-then memory and sensory map take up what was drawn. Every output of frame t depends on frames <= t.
+before left them, are recalled under its queries and fused with it; the decoder draws the
+structures; then memory and sensory map take up what was drawn. Every output of frame t depends on
+frames <= t.
 """
 
 import math
@@ -115,8 +116,8 @@ def position_code(channels: int, side: int) -> Tensor:
 class Address(nn.Module):
     """Keys and queries: key-pixel feature fusion, a position code, and for queries the sensory map.
 
-    The key says where and what the frame shows; the query may also lean on what earlier frames left in
-    the sensory map, so that a frame without content still finds its place.
+    The key says where and what the frame shows; the query may also lean on what earlier frames
+    left in the sensory map, so that a frame without content still finds its place.
 
     Source:
         Wang et al. 2025, arXiv:2512.10252 (KPFF); the position and sensory terms are ours.
@@ -287,9 +288,7 @@ class LiveNetwork(nn.Module):
         value_BMVP = value_BMVP.unflatten(1, (self.config.heads, self.config.value_width))
         return delta_step(state.memory_BMKV, key_BKP, value_BMVP, alpha_BM, beta_BM)
 
-    def clip(
-        self, images_BTHW: Tensor, state: NetworkState
-    ) -> tuple[Tensor, Tensor, NetworkState]:
+    def clip(self, images_BTHW: Tensor, state: NetworkState) -> tuple[Tensor, Tensor, NetworkState]:
         """Segment whole clips; equal to ``step`` frame by frame.
 
         Returns:

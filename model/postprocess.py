@@ -19,16 +19,44 @@ def to_source_labels(mask: Mask) -> NDArray[np.uint8]:
     seen_NHW = mask.probabilities_NHW[
         :, box.top : box.top + box.height, box.left : box.left + box.width
     ]
-    scaled_HWN = cv2.resize(
-        np.ascontiguousarray(seen_NHW.transpose(1, 2, 0)),
-        (region.width, region.height),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    background_HW = 1.0 - scaled_HWN.sum(axis=2)
-    best_HW = scaled_HWN.argmax(axis=2)
-    inside_HW = scaled_HWN.max(axis=2) > background_HW
     labels_HW = np.zeros(mask.fit.source_size, np.uint8)
-    labels_HW[
+    inside_HW = labels_HW[
         region.top : region.top + region.height, region.left : region.left + region.width
-    ] = np.where(inside_HW, best_HW + 1, 0)
+    ]
+    tissue_HW = seen_NHW.sum(axis=0)
+    rows, cols = (_labelled_span(tissue_HW, axis, inside_HW.shape[axis]) for axis in (0, 1))
+    if rows is not None and cols is not None:
+        _write_labels(seen_NHW, 1.0 - tissue_HW, inside_HW, (rows, cols))
     return labels_HW
+
+
+def _labelled_span(tissue_HW: NDArray[np.float32], axis: int, length: int) -> slice | None:
+    """Where labels can be along one axis of the source, None for nowhere.
+
+    A structure beats the background only where all structures together reach one half, and linear
+    interpolation reaches no further than the next network pixel.
+    """
+    hits = np.flatnonzero(tissue_HW.max(axis=1 - axis) >= 0.5)
+    if not hits.size:
+        return None
+    scale = length / tissue_HW.shape[axis]
+    first, last = (hits[0] - 0.5) * scale - 0.5, (hits[-1] + 1.5) * scale - 0.5
+    return slice(max(0, int(first)), min(length, int(np.ceil(last)) + 1))
+
+
+def _write_labels(
+    seen_NHW: NDArray[np.float32],
+    background_HW: NDArray[np.float32],
+    inside_HW: NDArray[np.uint8],
+    span: tuple[slice, slice],
+) -> None:
+    """Fill the span of ``inside_HW`` with the label of the greatest probability, in place."""
+    size = (inside_HW.shape[1], inside_HW.shape[0])
+    best_HW = cv2.resize(background_HW, size, interpolation=cv2.INTER_LINEAR)[span]
+    for index, probability_HW in enumerate(seen_NHW):
+        scaled_HW = cv2.resize(
+            np.ascontiguousarray(probability_HW), size, interpolation=cv2.INTER_LINEAR
+        )[span]
+        wins_HW = cv2.compare(scaled_HW, best_HW, cv2.CMP_GT).view(bool)
+        np.copyto(inside_HW[span], np.uint8(index + 1), where=wins_HW)
+        best_HW = cv2.max(best_HW, scaled_HW)

@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -166,11 +167,8 @@ def pooled(probability_HW: NDArray[np.float32]) -> list[list[float]]:
     """Means over a 9 x 9 grid, rounded to four digits."""
     edges = np.linspace(0, probability_HW.shape[0], 10).astype(int)
     return [
-        [
-            round(float(probability_HW[a:b, c:d].mean()), 4)
-            for c, d in zip(edges, edges[1:], strict=False)
-        ]
-        for a, b in zip(edges, edges[1:], strict=False)
+        [round(float(probability_HW[a:b, c:d].mean()), 4) for c, d in pairwise(edges)]
+        for a, b in pairwise(edges)
     ]
 
 

@@ -1,8 +1,8 @@
 """Frames to network input, and the Fit that maps a mask back.
 
-The network sees the sector, not the screen: a declared region where the source has one, else the box
-of the largest connected bright area of the first frame that shows one. The box is scaled without
-distortion in millimetres and padded with black to a square.
+The network sees the sector, not the screen: a declared region where the source has one, else the
+box of the largest connected bright area of the first frame that shows one. The box is scaled
+without distortion in millimetres and padded with black to a square.
 """
 
 import cv2
@@ -43,8 +43,8 @@ def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
         pixels_HW, (max(1, cols // shrink), max(1, rows // shrink)), interpolation=cv2.INTER_AREA
     )
     bright = np.asarray(cv2.GaussianBlur(small, (0, 0), 2.0) > SECTOR_LEVEL, dtype=np.uint8)
-    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+    opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     if count < 2:
         return None
     left, top, width, height, area = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]

@@ -94,7 +94,8 @@ class MemoryState:
             )
         if model_digest.hex() != model_sha256:
             raise StateError(
-                f"saved state is of model {model_digest.hex()[:12]}, this one is {model_sha256[:12]}"
+                f"saved state is of model {model_digest.hex()[:12]}, "
+                f"this one is {model_sha256[:12]}"
             )
         if len(body) != 4 * spec.entries:
             raise StateError(

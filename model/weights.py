@@ -89,7 +89,7 @@ def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
     found = sha256_of(path)
     if found != entry["sha256"]:
         raise WeightsError(
-            f"{path.name} is damaged: SHA-256 {found[:12]}…, the manifest says {entry['sha256'][:12]}…"
+            f"{path.name} is damaged: its SHA-256 is {found}, the manifest says {entry['sha256']}"
         )
     return ModelInfo(
         name=chosen,
