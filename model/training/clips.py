@@ -1,8 +1,8 @@
 """Patients of the A4C PNG layout, and the motion between their two phases.
 
-A patient has one end-diastolic and one end-systolic still with masks. ``Motion`` carries both stills to
-any contraction in between (and a little beyond) by thin-plate splines through matched contour points,
-so that training clips beat although the data hold no frame between the phases.
+A patient has one end-diastolic and one end-systolic still with masks. The motion carries both
+stills to any contraction in between (and a little beyond) by thin-plate splines through matched
+contour points, so that training clips beat although the data hold no frame between the phases.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,11 @@ from model.errors import FrameError
 from model.frame import Region
 from model.preprocess import find_sector, make_fit, to_network_input
 
-CLASSES = 4
 GRID = 25
 """Side of the coarse grid on which displacement fields are kept."""
+
+NO_MAP = np.empty(0, np.float32)
+"""cv2.remap takes the whole map from its first argument when the second is empty."""
 
 LEVELS = np.linspace(-0.15, 1.15, 9)
 """Contractions at which the fields are solved: 0 is end diastole, 1 end systole."""
@@ -173,8 +175,8 @@ def render(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """One frame of the patient at a contraction, sampled on a warped grid.
 
-    The low band of the two stills is blended linearly, the detail with cosine weights, so that speckle
-    keeps its contrast half way.
+    The low band of the two stills is blended linearly, the detail with cosine weights, so that
+    speckle keeps its contrast half way.
 
     Args:
         patient: stills and motion.
@@ -191,7 +193,9 @@ def render(
     scale = np.float32((GRID - 1) / (patient.ed.image_HW.shape[0] - 1))
     coarse_HW2 = cv2.resize(grid_HW2, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) * scale
     for still, field in zip((patient.ed, patient.es), field_at(patient, phi), strict=True):
-        moved = cv2.remap(field, coarse_HW2, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        moved = cv2.remap(
+            field, coarse_HW2, NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
         where = grid_HW2 + cv2.resize(moved, grid_HW2.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         images.append(_sample(still.image_HW, where))
         labels.append(_sample(still.labels_HWN, where))
@@ -201,11 +205,11 @@ def render(
     turn = share * np.pi / 2
     detail = np.cos(turn) * (images[0] - blurred[0]) + np.sin(turn) * (images[1] - blurred[1])
     mixed = ((1 - share) * labels[0] + share * labels[1]) / 255.0
-    return (low + detail).clip(0, 255), mixed
+    return np.asarray((low + detail).clip(0, 255), np.float32), np.asarray(mixed, np.float32)
 
 
 def _sample(image: NDArray[np.uint8], grid_HW2: NDArray[np.float32]) -> NDArray[np.float32]:
-    border = (255, 0, 0, 0) if image.ndim == 3 else 0
-    full = cv2.remap(image, grid_HW2, None, cv2.INTER_LINEAR, borderValue=border)
+    border = (255, 0, 0, 0) if image.ndim == 3 else (0,)
+    full = cv2.remap(image, grid_HW2, NO_MAP, cv2.INTER_LINEAR, borderValue=border)
     half = cv2.resize(full, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return np.asarray(half, np.float32)

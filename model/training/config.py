@@ -14,7 +14,7 @@ class TrainConfig:
     Attributes:
         data: folder in the A4C PNG layout (``train/``, ``valid/``, ``index.csv``).
         negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
-        start: checkpoint whose weights the run starts from, or empty.
+        start: checkpoint or safetensors file whose weights the run starts from, or empty.
         clip_frames: frames of a training clip; 1 trains frame by frame with an empty state.
         freeze_norm: keep the batch-norm statistics of ``start``.
         burst_share: share of clips that hold a burst of corrupted frames.

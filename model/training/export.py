@@ -103,6 +103,8 @@ def ship(checkpoint: Path, folder: Path, name: str, version: str) -> dict[str, A
 def write_entry(folder: Path, name: str, entry: dict[str, Any]) -> None:
     """Put one model into the folder's manifest, making the manifest where there is none."""
     path = folder / MANIFEST
-    manifest = json.loads(path.read_text()) if path.exists() else {"default": name, "models": {}}
+    manifest: dict[str, Any] = {"default": name, "models": {}}
+    if path.exists():
+        manifest = json.loads(path.read_text())
     manifest["models"][name] = entry
     path.write_text(json.dumps(manifest, indent=1) + "\n")

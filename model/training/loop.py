@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig
@@ -102,7 +103,8 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
     network = LiveNetwork(model_config)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
-    run = Run(network.to(memory_format=torch.channels_last), average.eval(), optimizer, 0)
+    fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Run(fast, average.eval(), optimizer, 0)
     if (out / "checkpoint.pt").exists():
         saved = torch.load(out / "checkpoint.pt", weights_only=True)
         run.network.load_state_dict(saved["network"])
@@ -110,10 +112,18 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
         run.optimizer.load_state_dict(saved["optimizer"])
         run.step = saved["step"]
     elif config.start:
-        start = torch.load(config.start, weights_only=True)["average"]
+        start = read_weights(Path(config.start))
         run.network.load_state_dict(start)
         run.average.load_state_dict(start)
     return run
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint, or those of a shipped safetensors file."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True)["average"]
+    return weights
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -171,7 +181,7 @@ def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
         config.negative_weight,
     )
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
     run.optimizer.step()
     update_average(run, config.ema_decay)

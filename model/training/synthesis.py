@@ -35,7 +35,7 @@ class Batch:
     presence_BT: NDArray[np.float32]
 
 
-def contraction(time_beats: NDArray[np.float64]) -> NDArray[np.float64]:
+def contraction(time_beats: NDArray[np.floating]) -> NDArray[np.float64]:
     """Contraction at a time given in beats: 0 at end diastole, 1 at end systole."""
     return np.interp(time_beats % 1.0, *CONTRACTION_KNOTS)
 
