@@ -1,9 +1,54 @@
-"""The ejection fraction of a clip or of a stream so far, or why there is none."""
+"""The ejection fraction of a clip or of a stream so far, or why there is none.
 
-from dataclasses import dataclass
-from typing import Literal
+Source: ef-and-measurement.md section 1.5, steps 7 and 8; constants without a source are our own
+and docs/measurement.md tells how they were set.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from statistics import fmean, median, stdev
+from typing import Literal, Self
+
+from model.measure.rhythm import ClosedBeat, heart_rate_bpm, index_beats, is_irregular
+from model.measure.tally import FrameTally
 
 EjectionState = Literal["pending", "measured", "withheld"]
+
+MODEL_SD_POINTS = 4.0
+"""Error that the network's outlines leave in the EF of one plane, against an expert's."""
+
+BEAT_SD_POINTS = 3.0
+"""Spread of one patient's beats, assumed while fewer than ENOUGH_TO_SPREAD were seen."""
+
+ENOUGH_TO_SPREAD = 3
+MEDIAN_PER_MEAN = 1.25
+"""Standard error of a median over that of a mean: sqrt(pi / 2)."""
+
+WIDTH_PER_SD = 1.645
+"""Half of the central 90 % of a normal distribution over its standard deviation."""
+
+WIDEST_HALF_POINTS = 15.0
+"""An interval wider than twice this says nothing that would help anyone."""
+
+BEATS_DISAGREE_POINTS = 8.0
+BEATS_AT_ODDS_POINTS = 15.0
+"""Standard deviations over beats that warn, and that withhold in a regular rhythm."""
+
+ENOUGH_IRREGULAR = 5
+ENOUGH_INDEX_BEATS = 2
+
+COUNTED_SHARE = 0.5
+"""Where fewer of the beats than this pass their gates, chance may have let them through."""
+
+PATIENCE_FRAMES = 90
+USABLE_SHARE = 0.5
+"""After so many frames a stream with fewer usable ones is told why it has no beat."""
+
+FEWEST_FRAMES = 8
+
+SHOWN_REASONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +79,147 @@ class EjectionFraction:
     edv_ml: float | None
     esv_ml: float | None
     reasons: tuple[str, ...]
+
+    @classmethod
+    def without_figure(cls, state: EjectionState, reasons: tuple[str, ...]) -> Self:
+        """Say only why there is none."""
+        reasons = tuple(dict.fromkeys(reasons))[:SHOWN_REASONS]
+        return cls(state, None, None, None, "none", 0, None, None, None, reasons)
+
+    def withheld_for(self, *reasons: str) -> "EjectionFraction":
+        """Take the figure back for reasons that measurement cannot see, such as colour Doppler."""
+        return EjectionFraction.without_figure("withheld", reasons)
+
+
+def summarise(
+    beats: Sequence[ClosedBeat], tally: FrameTally, notes: tuple[str, ...], *, is_finished: bool
+) -> EjectionFraction:
+    """Bring the beats together.
+
+    Args:
+        beats: all that are kept, in the order in which they were announced.
+        tally: of the frames.
+        notes: reasons that concern the whole stream, such as its clock.
+        is_finished: True when no frame follows.
+
+    Returns:
+        The EF, or why there is none.
+    """
+    latest = [beat for beat in beats if beat.epoch == beats[-1].epoch]
+    if any(beat.cycle.is_complete and not beat.cycle.reasons for beat in latest):
+        latest = [beat for beat in latest if beat.cycle.is_complete]
+    counted = [beat for beat in latest if not beat.cycle.reasons]
+    if not latest:
+        return _without_beats(tally, notes, is_finished)
+    if len(counted) < COUNTED_SHARE * len(latest):
+        against = Counter(reason for beat in latest for reason in dict.fromkeys(beat.cycle.reasons))
+        found = tuple(name for name, _ in against.most_common())
+        return EjectionFraction.without_figure("withheld", found + notes)
+    return _guarded(_aggregate(counted, latest, notes))
+
+
+def _without_beats(
+    tally: FrameTally, notes: tuple[str, ...], is_finished: bool
+) -> EjectionFraction:
+    """Say what is missing where no beat was found."""
+    if tally.frames == 0:
+        return EjectionFraction.without_figure("pending", ("no_frames",))
+    reasons: tuple[str, ...] = ()
+    if tally.usable_share < USABLE_SHARE:
+        reasons += tally.common_reasons()
+    if is_finished and tally.frames < FEWEST_FRAMES:
+        reasons += ("too_few_frames",)
+    reasons += (*notes, "no_complete_beat")
+    is_hopeless = tally.frames >= PATIENCE_FRAMES and tally.usable_share < USABLE_SHARE
+    is_hopeless |= tally.frames >= PATIENCE_FRAMES and "times_not_rising" in notes
+    if is_finished or is_hopeless:
+        return EjectionFraction.without_figure("withheld", reasons)
+    return EjectionFraction.without_figure("pending", ("no_complete_beat",))
+
+
+def _aggregate(
+    counted: list[ClosedBeat], complete: list[ClosedBeat], notes: tuple[str, ...]
+) -> EjectionFraction:
+    """Make one figure of the beats that count, by the rule that their rhythm asks for."""
+    irregular = is_irregular(complete)
+    method, chosen, warnings = _choose(counted, complete, irregular)
+    figures = [beat.cycle.ef_percent for beat in chosen]
+    middle = fmean if method == "mean_of_beats" else median
+    percent = float(middle(figures))
+    spread = stdev(figures) if len(figures) >= ENOUGH_TO_SPREAD else BEAT_SD_POINTS
+    if spread > BEATS_DISAGREE_POINTS:
+        warnings += ("beats_disagree",)
+    half = _half_width(chosen, spread, method)
+    edv_ml = _median_known([beat.cycle.edv_ml for beat in chosen])
+    if edv_ml is None:
+        warnings += ("no_spacing",)
+    return EjectionFraction(
+        state="measured",
+        percent=percent,
+        interval=(max(percent - half, 0.0), min(percent + half, 100.0)),
+        fac_percent=float(middle([beat.cycle.fac_percent for beat in chosen])),
+        method=method,
+        beats=len(chosen),
+        heart_rate_bpm=heart_rate_bpm(complete),
+        edv_ml=edv_ml,
+        # The median ESV would belong to another beat than the median EDV.
+        esv_ml=None if edv_ml is None else edv_ml * (1 - percent / 100),
+        reasons=tuple(dict.fromkeys(warnings + notes + _common_warnings(chosen))),
+    )
+
+
+def _choose(
+    counted: list[ClosedBeat], complete: list[ClosedBeat], irregular: bool
+) -> tuple[str, list[ClosedBeat], tuple[str, ...]]:
+    """Choose the beats and how they are brought together.
+
+    Returns:
+        The method, its beats, and what to know of the choice.
+    """
+    if len(counted) == 1:
+        is_half = not counted[0].cycle.is_complete
+        return "single_beat", counted, ("single_beat",) + ("incomplete_beat",) * is_half
+    if not irregular:
+        is_half = not all(beat.cycle.is_complete for beat in counted)
+        return "median_of_beats", counted, ("incomplete_beat",) * is_half
+    index = [beat for beat in index_beats(complete) if not beat.cycle.reasons]
+    if len(index) >= ENOUGH_INDEX_BEATS:
+        return "index_beats", index, ("irregular_rhythm",)
+    if len(counted) >= ENOUGH_IRREGULAR:
+        return "mean_of_beats", counted, ("irregular_rhythm",)
+    return "median_of_beats", counted, ("irregular_rhythm", "too_few_beats")
+
+
+def _half_width(chosen: list[ClosedBeat], spread: float, method: str) -> float:
+    """Add up what makes the EF uncertain.
+
+    The network's error and the outlines' softness are the same in every beat; only the beats' own
+    spread shrinks with their number.
+    """
+    soft = median(beat.cycle.ef_sd_points for beat in chosen)
+    of_middle = spread / sqrt(len(chosen))
+    if method != "mean_of_beats" and len(chosen) > 1:
+        of_middle *= MEDIAN_PER_MEAN
+    return WIDTH_PER_SD * sqrt(MODEL_SD_POINTS**2 + soft**2 + of_middle**2)
+
+
+def _guarded(ef: EjectionFraction) -> EjectionFraction:
+    """Withhold a figure too uncertain to be of use."""
+    assert ef.interval is not None
+    assert ef.percent is not None
+    half = max(ef.interval[1] - ef.percent, ef.percent - ef.interval[0])
+    if half > WIDEST_HALF_POINTS:
+        return replace(ef.withheld_for("interval_too_wide", *ef.reasons), beats=0)
+    return ef
+
+
+def _common_warnings(chosen: list[ClosedBeat]) -> tuple[str, ...]:
+    """Name the warnings that stand on at least half of the beats."""
+    stands_on = Counter(warning for beat in chosen for warning in beat.cycle.warnings)
+    return tuple(name for name, count in stands_on.most_common() if 2 * count >= len(chosen))
+
+
+def _median_known(values: list[float | None]) -> float | None:
+    """Take the median of what is known, None where nothing is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

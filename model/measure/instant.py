@@ -18,7 +18,7 @@ from model.measure.contour import (
     sample,
     segment_lengths,
 )
-from model.measure.quality import FrameFacts, judge
+from model.measure.quality import NO_VENTRICLE, FrameFacts, judge
 from model.measure.reading import Point, Quality, Reading, Ventricle
 from model.measure.volume import disk_diameters, disk_volume
 
@@ -54,7 +54,7 @@ def measure_frame(mask: Mask, spacing_mm: tuple[float, float] | None) -> Reading
     }
     if not found[0] or found[0][0][0] <= 0:
         unsure = ("view_uncertain",) if mask.presence < 0.5 else ()
-        quality = Quality("fail", ("no_left_ventricle", *unsure))
+        quality = Quality("fail", (NO_VENTRICLE, *unsure))
         return Reading(None, contours, quality, mask.presence)
     return _measure_ventricle(mask, found, contours, spacing_mm)
 

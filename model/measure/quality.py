@@ -76,22 +76,110 @@ AXIS_REASONS: dict[AxisMethod, str] = {
 """Every axis but that of the class interface warns."""
 
 
+NO_VENTRICLE = "no_left_ventricle"
+AXIS_FLIPPED = "axis_flipped"
+
+FRAME_REASONS = tuple(
+    dict.fromkeys(
+        [
+            NO_VENTRICLE,
+            *(gate.reason for gate in GATES),
+            AXIS_FLIPPED,
+            *AXIS_REASONS.values(),
+        ]
+    )
+)
+"""Every reason that a frame can have, the gravest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeatFacts:
+    """What the gates of a beat look at; NaN where it cannot be known.
+
+    Attributes:
+        usable_share: frames that may be measured over all its frames.
+        ef_percent: ejection fraction.
+        ef_per_fac: EF over fractional area change; NaN where the latter is small.
+        length_ratio: long axis at ES over that at ED.
+        jumps_share: frames to which the area jumped over all its frames.
+        stroke_per_noise: fall of the volume over the standard deviation of a single frame.
+        frames_per_beat: frame rate over heart rate.
+        fps: frame rate.
+        fps_when_fast: frame rate where the heart rate is above 120 a minute.
+        heart_rate_bpm: of this beat.
+    """
+
+    usable_share: float
+    ef_percent: float
+    ef_per_fac: float
+    length_ratio: float
+    jumps_share: float
+    stroke_per_noise: float
+    frames_per_beat: float
+    fps: float
+    fps_when_fast: float
+    heart_rate_bpm: float
+
+
+BEAT_GATES = (
+    Gate("usable_share", "frames_rejected", (0.95, inf), (0.8, inf)),
+    Gate("ef_percent", "ef_out_of_range", (5.0, 85.0), (5.0, 85.0)),
+    # 0.02 above 1 allow for noise at a very low EF.
+    Gate("length_ratio", "axis_changed_too_much", (0.70, 1.02), (0.70, 1.02)),
+    Gate("ef_per_fac", "ef_unlike_area_change", (1.2, 1.75), (1.0, 2.2)),
+    Gate("jumps_share", "area_jumps", (-inf, 0.1), (-inf, 0.2)),
+    # Within a beat smoothed noise of SD 1 swings by about 3.
+    Gate("stroke_per_noise", "noisy_curve", (6.0, inf), (4.0, inf)),
+    Gate("frames_per_beat", "frame_rate_too_low", (10.0, inf), (10.0, inf)),
+    Gate("fps", "low_frame_rate", (19.5, inf), (8.0, inf)),
+    # 29 and 19.5 allow for 29.97 frames a second and for rounded frame times.
+    Gate("fps_when_fast", "frame_rate_too_low", (29.0, inf), (29.0, inf)),
+    Gate("heart_rate_bpm", "heart_rate_out_of_range", (35.0, 180.0), (30.0, 190.0)),
+)
+
+COMMON_SHARE = 0.5
+"""A reason that stands on more of a beat's frames than this is one of the beat."""
+
+
 def judge(facts: FrameFacts, axis_method: AxisMethod) -> Quality:
     """Pass a frame through the gates.
 
     Returns:
         The gravest verdict; reasons for failing stand before mere warnings.
     """
-    failed, warned = [], []
-    for gate in GATES:
-        value = getattr(facts, gate.fact)
-        if value < gate.fail[0] or value > gate.fail[1]:
-            failed.append(gate.reason)
-        elif value < gate.warn[0] or value > gate.warn[1]:
-            warned.append(gate.reason)
+    failed, warned = _apply(GATES, facts)
     if axis_method in AXIS_REASONS:
         warned.append(AXIS_REASONS[axis_method])
     reasons = tuple(dict.fromkeys(failed + warned))
     if failed:
         return Quality("fail", reasons)
     return Quality("warn" if warned else "pass", reasons)
+
+
+def judge_beat(
+    facts: BeatFacts, frame_reason_shares: dict[str, float]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Pass a beat through its gates.
+
+    Args:
+        facts: its figures.
+        frame_reason_shares: of each reason of a frame, the share of the beat's frames it stood on.
+
+    Returns:
+        Why the beat does not count, empty when it does; and what to know of it.
+    """
+    failed, warned = _apply(BEAT_GATES, facts)
+    common = [name for name, share in frame_reason_shares.items() if share > COMMON_SHARE]
+    return tuple(dict.fromkeys(failed)), tuple(dict.fromkeys(warned + common))
+
+
+def _apply(gates: tuple[Gate, ...], facts: FrameFacts | BeatFacts) -> tuple[list[str], list[str]]:
+    """Collect the reasons of the gates that fail and of those that warn."""
+    failed, warned = [], []
+    for gate in gates:
+        value = getattr(facts, gate.fact)
+        if value < gate.fail[0] or value > gate.fail[1]:
+            failed.append(gate.reason)
+        elif value < gate.warn[0] or value > gate.warn[1]:
+            warned.append(gate.reason)
+    return failed, warned

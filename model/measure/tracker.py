@@ -1,27 +1,121 @@
 """One stream's open beat: readings in, beats and a running EF out."""
 
-from typing import Self
+import json
+from dataclasses import asdict, dataclass, field
+from math import hypot
+from statistics import median
+from typing import Any, Self
 
+import numpy as np
+
+from model.errors import StateError
+from model.measure.beatlog import BeatLog
 from model.measure.beats import Beat
-from model.measure.ejection import EjectionFraction
+from model.measure.clock import Clock
+from model.measure.cycles import Cycle, find_cycles
+from model.measure.ejection import EjectionFraction, summarise
 from model.measure.reading import Reading
+from model.measure.rhythm import ClosedBeat
+from model.measure.samples import SampleStore, sample_row
+from model.measure.tally import FrameTally
+
+SNAPSHOT_VERSION = 1
+
+WINDOW_MS = 6000.0
+"""Three beats at 35 a minute."""
+
+GAP_MS = 100.0
+GAP_FRAMES = 2.5
+"""A longer time without a usable frame breaks the curve; a low frame rate may lose one frame.
+
+Source: ef-and-measurement.md section 1.5 step 2 for the milliseconds.
+"""
+
+FIRST_GAP_MS = 300.0
+"""The same while the frame rate is not known yet."""
+
+PAUSE_MS = 10_000.0
+"""After a longer time without a usable frame, earlier beats may be of another view or patient."""
+
+LOOK_MS = 60.0
+"""Least time between two searches for beats."""
+
+FALLEN_SHARE = 0.08
+FALL_MS = 500.0
+RANGE_MS = 2000.0
+"""A beat can only close while the curve falls: by this share of the last 2 s' range in 0.5 s."""
+
+AXIS_FRAMES = 5
+AXIS_COSINE = 0.82
+"""An axis turned by more than 35 degrees against the last frames' is no ventricle's."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a stream stands.
+
+    Attributes:
+        run: number of the open run; beats of one run share a clock and an unbroken curve.
+        epoch: rises after a pause so long that earlier beats no longer count.
+        restarts: of the clock, as far as they were noticed.
+        gaps: how often the curve broke.
+        last_usable_ms: time of the last frame measured, None before the first.
+        looked_ms: time of the last search for beats, None before the first.
+        axes: directions of the last frames' long axes, (row, column) of unit length.
+        is_finished: True when no frame follows.
+    """
+
+    run: int = 0
+    epoch: int = 0
+    restarts: int = 0
+    gaps: int = 0
+    last_usable_ms: float | None = None
+    looked_ms: float | None = None
+    axes: list[list[float]] = field(default_factory=list)
+    is_finished: bool = False
 
 
 class BeatTracker:
     """Follow the volume curve of one stream; the same code serves live frames and whole clips."""
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+        self._tally = FrameTally()
+        self._log = BeatLog()
+        self._store = SampleStore(WINDOW_MS)
+        self._at = Progress()
+        self._ef: EjectionFraction | None = None
 
     def push(self, seq: int, time_us: int | None, reading: Reading) -> tuple[Beat, ...]:
         """Take the next frame's reading.
 
         Args:
             seq: the client's number of the frame.
-            time_us: acquisition time in microseconds, None where it is unknown.
+            time_us: acquisition time in microseconds, None where it is unknown. A frame whose time
+                does not rise is left out, and the EF says so.
             reading: what the frame's mask says.
 
         Returns:
             Beats closed or revised by this frame.
         """
-        return ()
+        is_flipped = self._is_flipped(reading)
+        is_usable = reading.lv is not None and reading.quality.state != "fail" and not is_flipped
+        self._tally.add(reading.quality.reasons, is_usable)
+        self._at.is_finished = False
+        if not self._log.beats:
+            self._ef = None
+        time_ms = self._clock.read(seq, time_us)
+        if time_ms is None:
+            return ()
+        beats = self._close_run() if self._is_broken(time_ms) else ()
+        if is_usable or len(self._store) > 0:
+            self._store.append(sample_row(time_ms, seq, reading, is_usable, is_flipped=is_flipped))
+        if is_usable:
+            self._note_usable(time_ms)
+            if self._is_falling(time_ms):
+                self._at.looked_ms = time_ms
+                beats += self._look(is_last=False, takes_halves=False)
+        return beats
 
     def finish(self) -> tuple[Beat, ...]:
         """Say that no frame follows.
@@ -29,17 +123,34 @@ class BeatTracker:
         Returns:
             Beats that only the end of the clip could close or revise.
         """
-        return ()
+        beats = self._look(is_last=True, takes_halves=False)
+        if not any(self._counts(beat) for beat in self._log.beats):
+            # Half a beat is better than none.
+            beats += self._look(is_last=True, takes_halves=True)
+        self._open_run()
+        self._at.is_finished, self._ef = True, None
+        return beats
 
     def ejection_fraction(self) -> EjectionFraction:
         """Answer with the EF so far."""
-        return EjectionFraction(
-            "pending", None, None, None, "none", 0, None, None, None, ("no_complete_beat",)
-        )
+        if self._ef is None:
+            self._ef = summarise(
+                self._log.beats, self._tally, self._notes(), is_finished=self._at.is_finished
+            )
+        return self._ef
 
     def to_bytes(self) -> bytes:
         """Serialise, so that a parked session goes on elsewhere."""
-        return b"{}"
+        content = {
+            "version": SNAPSHOT_VERSION,
+            "clock": asdict(self._clock),
+            "tally": asdict(self._tally),
+            "at": asdict(self._at),
+            "count": self._log.count,
+            "beats": [asdict(beat) for beat in self._log.beats],
+            "samples": self._store.to_text(),
+        }
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
 
     @classmethod
     def from_bytes(cls, snapshot: bytes) -> Self:
@@ -48,4 +159,138 @@ class BeatTracker:
         Raises:
             StateError: not a snapshot of this version.
         """
-        return cls()
+        try:
+            content = json.loads(snapshot)
+            version = content.pop("version")
+            if version != SNAPSHOT_VERSION:
+                raise StateError(
+                    f"beats were stored by version {version}, wanted {SNAPSHOT_VERSION}"
+                )
+            return cls._restored(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(f"not a snapshot of beats: {error}") from error
+
+    @classmethod
+    def _restored(
+        cls,
+        clock: dict[str, Any],
+        tally: dict[str, Any],
+        at: dict[str, Any],
+        count: int,
+        beats: list[dict[str, Any]],
+        samples: str,
+    ) -> Self:
+        """Put the parts of a snapshot together."""
+        tracker = cls()
+        tracker._clock = Clock(**clock)
+        tracker._tally = FrameTally(**tally)
+        tracker._at = Progress(**at)
+        tracker._log.count = count
+        tracker._log.beats = [_restored_beat(**each) for each in beats]
+        tracker._store.fill_from_text(samples)
+        return tracker
+
+    def _look(self, *, is_last: bool, takes_halves: bool) -> tuple[Beat, ...]:
+        """Search the window for beats and enter them into the log."""
+        if len(self._store) == 0:
+            return ()
+        at = self._at
+        cycles = find_cycles(
+            self._store.samples(),
+            is_timed=self._clock.is_timed,
+            takes_halves=takes_halves,
+            after_ms=self._log.after_ms(at.run),
+        )
+        beats = self._log.take(
+            cycles, at.run, at.epoch, is_timed=self._clock.is_timed, is_last=is_last
+        )
+        if beats:
+            self._ef = None
+        return beats
+
+    def _close_run(self) -> tuple[Beat, ...]:
+        """Settle the beats before a gap and begin anew after it."""
+        beats = self._look(is_last=True, takes_halves=False)
+        self._at.gaps += len(self._store) > 0
+        self._open_run()
+        self._ef = None
+        return beats
+
+    def _open_run(self) -> None:
+        """Forget the curve."""
+        self._store.clear()
+        self._at.run += 1
+        self._at.looked_ms = None
+        self._at.axes = []
+
+    def _note_usable(self, time_ms: float) -> None:
+        """Remember when a frame was last measured."""
+        last_ms = self._at.last_usable_ms
+        if last_ms is not None and time_ms - last_ms > PAUSE_MS:
+            self._at.epoch += 1
+        self._at.last_usable_ms = time_ms
+
+    def _is_broken(self, time_ms: float) -> bool:
+        """Tell whether the curve cannot be followed from its last usable frame to this time."""
+        if self._clock.restarts > self._at.restarts:
+            self._at.restarts = self._clock.restarts
+            self._at.last_usable_ms = None
+            return True
+        if len(self._store) == 0 or self._at.last_usable_ms is None:
+            return False
+        gap_ms = time_ms - self._at.last_usable_ms
+        return gap_ms > GAP_MS and gap_ms > self._longest_gap_ms()
+
+    def _longest_gap_ms(self) -> float:
+        """Tell how long a gap may be at this frame rate."""
+        latest = self._store.latest_times_ms()
+        if len(latest) < 3:
+            return FIRST_GAP_MS
+        return GAP_FRAMES * float(np.median(np.diff(latest)))
+
+    def _is_falling(self, time_ms: float) -> bool:
+        """Tell whether it is worth to look for the end of a beat."""
+        if self._at.looked_ms is not None and time_ms - self._at.looked_ms < LOOK_MS:
+            return False
+        recent = self._store.samples().between(time_ms - RANGE_MS, time_ms).usable()
+        volumes_T = recent.volume_T
+        highest = float(volumes_T[recent.time_ms_T >= time_ms - FALL_MS].max())
+        return highest - float(volumes_T[-2:].mean()) >= FALLEN_SHARE * float(np.ptp(volumes_T))
+
+    def _is_flipped(self, reading: Reading) -> bool:
+        """Tell whether the long axis lies elsewhere than in the last frames."""
+        if reading.lv is None or reading.quality.state == "fail":
+            return False
+        (apex_row, apex_col), (base_row, base_col) = reading.lv.apex, reading.lv.base
+        row, col = base_row - apex_row, base_col - apex_col
+        size = max(hypot(row, col), 1e-9)
+        axes = self._at.axes
+        is_flipped = False
+        if axes:
+            usual_row, usual_col = (median(each[side] for each in axes) for side in (0, 1))
+            usual_size = hypot(usual_row, usual_col)
+            along = row * usual_row + col * usual_col
+            is_flipped = usual_size > 0 and along < AXIS_COSINE * size * usual_size
+        self._at.axes = [*axes[1 - AXIS_FRAMES :], [row / size, col / size]]
+        return is_flipped
+
+    def _counts(self, beat: ClosedBeat) -> bool:
+        """Tell whether a beat serves the EF now."""
+        return beat.epoch == self._at.epoch and not beat.cycle.reasons
+
+    def _notes(self) -> tuple[str, ...]:
+        """Name what is wrong with the stream as a whole."""
+        notes = []
+        if not self._clock.is_timed:
+            notes.append("time_base_unknown")
+        if self._clock.refused > 0:
+            notes.append("times_not_rising")
+        if self._at.gaps > 0:
+            notes.append("curve_interrupted")
+        return tuple(notes)
+
+
+def _restored_beat(cycle: dict[str, Any], **rest: Any) -> ClosedBeat:
+    """Build a beat of the log from a snapshot."""
+    reasons, warnings = tuple(cycle.pop("reasons")), tuple(cycle.pop("warnings"))
+    return ClosedBeat(cycle=Cycle(**cycle, reasons=reasons, warnings=warnings), **rest)
