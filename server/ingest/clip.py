@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from model.frame import Frame, Region
+from model import Frame, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,7 @@ class IngestLimits:
 
     Attributes:
         file_bytes: longest file read, and longest result of unpacking a zip or a deflated DICOM.
-        header_bytes: longest DICOM header, the bytes before the pixel data.
-        header_elements: most elements in it, nested ones included.
+        header_elements: most elements of a DICOM header, nested ones included.
         frames: most frames in a clip.
         frame_pixels: most pixels (rows times columns) in a frame.
         decoded_bytes: most bytes of all decoded frames together, all samples counted.
@@ -24,7 +23,6 @@ class IngestLimits:
     """
 
     file_bytes: int = 512 << 20
-    header_bytes: int = 32 << 20
     header_elements: int = 50_000
     frames: int = 10_000
     frame_pixels: int = 16 << 20

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.ingest.clip import Clip, IngestLimits
-from server.ingest.errors import NotAClipError
+from server.ingest.dicom import open_dicom
+from server.ingest.errors import EmptyFileError, NotAClipError, TooLargeError
+from server.ingest.sniff import SNIFF_BYTES, Kind, sniff
 
 
 @contextmanager
@@ -22,6 +24,16 @@ def open_clip(path: Path, limits: IngestLimits | None = None) -> Iterator[Clip]:
     Raises:
         IngestError: whatever is wrong with the file.
     """
-    del path, limits
-    raise NotAClipError("this file is neither DICOM, zip, MP4, MOV, AVI nor GIF")
-    yield
+    limits = limits or IngestLimits()
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        if size == 0:
+            raise EmptyFileError("the file is empty: send the clip again")
+        if size > limits.file_bytes:
+            raise TooLargeError(f"the file has {size} bytes, at most {limits.file_bytes} are read")
+        kind = sniff(file.read(SNIFF_BYTES))
+        if kind is not Kind.DICOM:
+            raise NotAClipError("this file is neither DICOM, zip, MP4, MOV, AVI nor GIF")
+        with open_dicom(file, limits) as clip:
+            yield clip

@@ -1,21 +1,21 @@
 """What can be wrong with an uploaded clip.
 
     IngestError
-      EmptyFileError                 empty                        no byte at all
-      NotAClipError                  not_a_clip                   neither DICOM, zip, MP4, MOV, AVI nor GIF
-      MalformedHeaderError           malformed_header             a DICOM header that contradicts itself
-      TruncatedError                 truncated                    ends before the first whole frame
-      UnsupportedModalityError       unsupported_modality         DICOM, but not ultrasound
-      UnsupportedObjectError         unsupported_object           ultrasound of a kind not read here (3-D, private)
-      NoPixelsError                  no_pixels                    a report, a directory, a film without picture
-      UnsupportedSyntaxError         unsupported_transfer_syntax  an encoding that no decoder here reads
-      UnsupportedPixelsError         unsupported_pixels           a pixel layout not read here
-      TooLargeError                  too_large                    more bytes or pixels than allowed
-      TooManyFramesError             too_many_frames              more frames than allowed
-      DecodeFailedError              decode_failed                the pictures inside are broken
-      TooSlowError                   too_slow                     decoding took longer than allowed
-      UnsafeArchiveError             unsafe_archive               a zip that breaks the rules for zips
-      AmbiguousArchiveError          ambiguous_archive            a zip of several clips
+      EmptyFileError           empty                        no byte at all
+      NotAClipError            not_a_clip                   no DICOM, zip, MP4, MOV, AVI or GIF
+      MalformedHeaderError     malformed_header             a header that contradicts itself
+      TruncatedError           truncated                    ends before the first whole frame
+      UnsupportedModalityError unsupported_modality         DICOM, but not ultrasound
+      UnsupportedObjectError   unsupported_object           ultrasound in 3-D or in private data
+      NoPixelsError            no_pixels                    a report, a directory: no pictures
+      UnsupportedSyntaxError   unsupported_transfer_syntax  an encoding that nothing here reads
+      UnsupportedPixelsError   unsupported_pixels           a pixel layout not read here
+      TooLargeError            too_large                    more bytes or pixels than allowed
+      TooManyFramesError       too_many_frames              more frames than allowed
+      DecodeFailedError        decode_failed                the pictures inside are broken
+      TooSlowError             too_slow                     decoding took longer than allowed
+      UnsafeArchiveError       unsafe_archive               a zip that breaks the rules for zips
+      AmbiguousArchiveError    ambiguous_archive            a zip of several clips
 
 Every message says what came, what was wanted and what the sender can do; none holds a patient's
 name, a file's name or a pixel.
@@ -23,7 +23,7 @@ name, a file's name or a pixel.
 
 from typing import ClassVar
 
-from model.errors import EchoError
+from model import EchoError
 
 
 class IngestError(EchoError):

@@ -1,0 +1,204 @@
+"""The decoder process: complex decoders, run where a crash or a bomb hurts nobody.
+
+Started as a script by `sandbox`, with one JSON document as its argument. It bounds its own memory
+and computing time before it looks at a byte, writes no file and opens none. It imports nothing of
+this project, and of the decoders' libraries only the one that is asked for, so that it starts fast.
+
+Every answer is a line of JSON, ``{"planes": [[dtype, shape], …], …}`` or ``{"error": text}``, and
+then the planes' bytes.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    import resource
+except ImportError:  # Windows has no such bounds
+    resource = None  # type: ignore[assignment]
+
+COLOUR_PROBE_EVERY = 8
+_FULL_RANGE = 2
+
+
+def main() -> None:
+    """Do the job of the command line's argument."""
+    job = json.loads(sys.argv[1])
+    _bound(job["memory_bytes"], job["cpu_s"])
+    out = sys.stdout.buffer
+    try:
+        answers = _film(job) if job["kind"] == "film" else _images(sys.stdin.buffer)
+        for facts, planes in answers:
+            _send(out, facts, planes)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:  # noqa: BLE001  # whatever a decoder throws is the answer
+        _send(out, {"error": type(error).__name__}, [])
+
+
+def _bound(memory_bytes: int, cpu_s: int) -> None:
+    if resource is None:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _send(out: BinaryIO, facts: dict[str, Any], planes: list[NDArray[Any]]) -> None:
+    described = [[plane.dtype.str, plane.shape] for plane in planes]
+    out.write(json.dumps({**facts, "planes": described}).encode() + b"\n")
+    for plane in planes:
+        out.write(np.ascontiguousarray(plane).data)
+    out.flush()
+
+
+Answer = tuple[dict[str, Any], list[NDArray[Any]]]
+
+
+def _images(requests: BinaryIO) -> Iterator[Answer]:
+    """Decode compressed frames one by one, as they are asked for."""
+    for line in requests:
+        wanted = json.loads(line)
+        payload = requests.read(wanted["bytes"])
+        try:
+            yield {}, [_DECODERS[wanted["coding"]](payload, wanted)]
+        except Exception as error:  # noqa: BLE001  # the next frame may be whole
+            yield {"error": type(error).__name__}, []
+
+
+def _decode_jpeg_ls(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
+    raw, facts = import_module("jpeg_ls").decode_buffer(payload)
+    word = "u1" if facts["bits_per_sample"] <= 8 else "<u2"
+    samples = np.frombuffer(raw, word)
+    shape = (wanted["rows"], wanted["columns"])
+    if wanted["samples"] == 1:
+        return samples.reshape(shape)
+    if facts["interleave_mode"] == 0:
+        return samples.reshape(3, *shape).transpose(1, 2, 0)
+    return samples.reshape(*shape, 3)
+
+
+def _decode_j2k(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
+    return np.asarray(import_module("openjpeg").decode(payload, j2k_format=0))
+
+
+def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
+    gdcm = import_module("gdcm")
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(payload)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    pixel_data = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    pixel_data.SetValue(fragments.__ref__())
+    colour = gdcm.PhotometricInterpretation
+    bits = wanted["bits"]
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((wanted["columns"], wanted["rows"], 1))
+    image.SetDataElement(pixel_data)
+    image.SetPhotometricInterpretation(
+        colour(colour.MONOCHROME2 if wanted["samples"] == 1 else colour.RGB)
+    )
+    syntax = gdcm.TransferSyntax
+    is_lossless = wanted["coding"] == "JPEG Lossless"
+    image.SetTransferSyntax(
+        syntax(syntax.JPEGLosslessProcess14_1 if is_lossless else syntax.JPEGExtendedProcess2_4)
+    )
+    allocated = 8 if bits <= 8 else 16
+    image.SetPixelFormat(gdcm.PixelFormat(wanted["samples"], allocated, bits, bits - 1, 0))
+    raw = image.GetBuffer().encode("utf-8", "surrogateescape")
+    samples = np.frombuffer(raw, "u1" if allocated == 8 else "<u2")
+    shape = (wanted["rows"], wanted["columns"])
+    return samples.reshape(shape if wanted["samples"] == 1 else (*shape, 3))
+
+
+_DECODERS = {
+    "JPEG-LS": _decode_jpeg_ls,
+    "JPEG 2000": _decode_j2k,
+    "HTJ2K": _decode_j2k,
+    "JPEG Lossless": _decode_by_gdcm,
+    "JPEG, 12 bit": _decode_by_gdcm,
+}
+
+
+def _film(job: dict[str, Any]) -> Iterator[Answer]:
+    """Decode a film from standard input: its facts first, then every frame in order."""
+    with import_module("av").open(sys.stdin.buffer, format=job["demuxer"]) as container:
+        if not container.streams.video:
+            yield {"error": "no_pixels"}, []
+            return
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context.width * context.height > job["max_pixels"]:
+            yield {"error": "too_large"}, []
+            return
+        stream.thread_type = "AUTO"
+        told = False
+        for index, frame in enumerate(container.decode(stream)):
+            planes = _planes(frame, with_colours=index % COLOUR_PROBE_EVERY == 0)
+            if not told:
+                yield _facts(stream, planes[0]), []
+                told = True
+            yield {"time_us": _time_us(frame), "is_full_range": _is_full_range(frame)}, planes
+        if not told:
+            yield {"error": "no_pixels"}, []
+
+
+def _facts(stream: Any, first: NDArray[Any]) -> dict[str, Any]:
+    """Say what is known of a film once its first frame is decoded."""
+    rate = stream.average_rate
+    duration = stream.duration
+    ratio = stream.sample_aspect_ratio
+    return {
+        "codec": stream.codec_context.name,
+        "rows": first.shape[0],
+        "columns": first.shape[1],
+        "frames": stream.frames or None,
+        "fps": float(rate) if rate else None,
+        "duration_ms": float(1000 * duration * stream.time_base) if duration else None,
+        "is_square": not ratio or ratio == 1,
+    }
+
+
+def _time_us(frame: Any) -> int | None:
+    if frame.pts is None or not frame.time_base:
+        return None
+    return round(1_000_000 * frame.pts * frame.time_base)
+
+
+def _is_full_range(frame: Any) -> bool:
+    name = frame.format.name
+    return (
+        frame.color_range == _FULL_RANGE
+        or name.startswith(("yuvj", "gray"))
+        or not _has_luma(frame)
+    )
+
+
+def _has_luma(frame: Any) -> bool:
+    """Whether the first plane is 8-bit luma as it is."""
+    name = frame.format.name
+    return name.startswith(("yuv", "nv", "gray")) and frame.format.components[0].bits == 8
+
+
+def _planes(frame: Any, *, with_colours: bool) -> list[NDArray[Any]]:
+    """Take luma as it is stored where there is such a plane, and colours where asked or needed."""
+    turns = round(frame.rotation / 90) % 4
+    planes = []
+    if _has_luma(frame):
+        plane = frame.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+        planes.append(np.rot90(rows[:, : plane.width], turns))
+    if with_colours or not planes:
+        planes.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+    return planes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A DICOM file into a clip: its header, then where the frames lie, then one by one to luma."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import Frame
+from server.ingest.clip import Clip, IngestLimits, Notes
+from server.ingest.dataset import DataSet, check_object, open_data_set
+from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
+from server.ingest.elements import Element
+from server.ingest.fragments import (
+    Frames,
+    frame_reader,
+    is_encapsulated,
+    locate_fragments,
+    locate_native,
+    single_stream,
+)
+from server.ingest.layout import Layout, check_frames, read_layout
+from server.ingest.pixels import COLOURED_SHARE
+from server.ingest.prefetch import decode_in_order
+from server.ingest.region import calibrate, view_of
+from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
+
+COLOUR_PROBE_EVERY = 8
+"""Every how many frames one is looked at for colour; colour Doppler stays on for longer."""
+
+
+@contextmanager
+def open_dicom(file: BinaryIO, limits: IngestLimits) -> Iterator[Clip]:
+    """Open a DICOM file.
+
+    Raises:
+        IngestError: whatever is wrong with it.
+    """
+    with ExitStack() as stack:
+        data_set = stack.enter_context(open_data_set(file, limits))
+        check_object(data_set.header)
+        assert data_set.header.pixels is not None
+        yield _open_pictures(data_set, data_set.header.pixels, limits, stack)
+
+
+def _open_pictures(
+    data_set: DataSet, pixels: Element, limits: IngestLimits, stack: ExitStack
+) -> Clip:
+    """Open a clip that is stored picture by picture."""
+    header = data_set.header
+    layout = read_layout(header, limits)
+    stored = _locate(data_set, pixels, layout, limits, stack)
+    check_frames(layout, stored.count, limits)
+    calibration = calibrate(header, layout.rows, layout.columns)
+    times = frame_times(header, layout.declared_frames or stored.count, stored.count)
+    notes = Notes(colour_overlay=calibration.shows_flow)
+    for warning in (*stored.warnings, *times.warnings, *calibration.warnings):
+        notes.warn(warning)
+
+    def luma_at(index: int) -> NDArray[np.uint8]:
+        stored_frame = stored.read(index)
+        if index % COLOUR_PROBE_EVERY == 0 and not notes.colour_overlay:
+            share = stored.decoder.coloured_share(stored_frame, calibration.region)
+            notes.colour_overlay = share > COLOURED_SHARE
+        return stored.decoder.luma(stored_frame)
+
+    lumas = decode_in_order(
+        luma_at, stored.count, threads=stored.decoder.threads, budget_s=limits.decode_s
+    )
+    stack.callback(lumas.close)
+    return Clip(
+        frames=_numbered(lumas, times),
+        frame_count=stored.count,
+        size=(layout.rows, layout.columns),
+        spacing_mm=calibration.spacing_mm,
+        region=calibration.region,
+        time_base=times.base,
+        view=view_of(header),
+        encoding=f"DICOM, {stored.decoder.words}",
+        heart_rate_bpm=heart_rate_bpm(header),
+        r_wave_times_ms=r_wave_times_ms(header),
+        notes=notes,
+    )
+
+
+def _numbered(lumas: Iterator[NDArray[np.uint8]], times: FrameTimes) -> Iterator[Frame]:
+    for seq, luma in enumerate(lumas):
+        yield Frame(seq, times.of(seq), luma)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The frames as they lie in the file, and what decodes them."""
+
+    count: int
+    read: Callable[[int], bytes]
+    decoder: Decoder
+    warnings: tuple[str, ...]
+
+
+def _locate(
+    data_set: DataSet, pixels: Element, layout: Layout, limits: IngestLimits, stack: ExitStack
+) -> _Stored:
+    """Find the frames by what is really there, and the decoder for them."""
+    window = data_set.window
+    if is_encapsulated(pixels, window):
+        frames = locate_fragments(pixels, window, data_set.header, layout.declared_frames)
+    elif (bare := single_stream(pixels, window, layout)) is not None:
+        frames = bare
+    else:
+        frames = locate_native(pixels, window, layout.frame_bytes, layout.declared_frames)
+        return _native(data_set, pixels, layout, frames)
+    read = frame_reader(frames, window)
+    count, warnings = len(frames.pieces), frames.warnings
+    first = read(0)
+    decoder = choose_compressed(first, layout, limits, stack)
+    if not is_end_whole(first, read(count - 1) if count > 1 else first):
+        count, warnings = count - 1, (*warnings, "truncated_frames")
+    return _Stored(count, read, decoder, warnings)
+
+
+def _native(data_set: DataSet, pixels: Element, layout: Layout, frames: Frames) -> _Stored:
+    is_little = data_set.header.encoding.is_little
+    is_swapped = not is_little and pixels.vr == b"OW" and layout.bytes_per_sample == 1
+    read = frame_reader(frames, data_set.window)
+    decoder = choose_native(read(0), layout, is_little=is_little, is_swapped=is_swapped)
+    return _Stored(len(frames.pieces), read, decoder, frames.warnings)

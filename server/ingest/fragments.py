@@ -1,0 +1,183 @@
+"""Where each frame lies inside the pixel data, native or in fragments.
+
+Nothing is decoded and no frame is read here: only item headers and the first bytes of fragments.
+
+Source:
+    DICOM PS3.5 annex A.4 (encapsulation), PS3.3 C.7.6.3.1.8 (extended offset table).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from server.ingest.codestream import starts_a_stream
+from server.ingest.elements import UNDEFINED, Element, Header
+from server.ingest.errors import MalformedHeaderError, TruncatedError
+from server.ingest.layout import Layout
+from server.ingest.tags import Tag
+from server.ingest.window import Window
+
+_ITEM = b"\xfe\xff\x00\xe0"
+_MAX_FRAGMENTS = 200_000
+_START_BYTES = 64
+
+Piece = tuple[int, int]
+"""Offset and length of a stretch of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Every whole frame's pieces, in order.
+
+    Attributes:
+        pieces: for each frame, the stretches of the file that hold it.
+        warnings: what did not match the header.
+    """
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    warnings: tuple[str, ...] = ()
+
+
+def is_encapsulated(pixels: Element, window: Window) -> bool:
+    """Whether the pixel data are items of fragments, whatever the transfer syntax says."""
+    return pixels.length == UNDEFINED or window.read_at(pixels.offset, 4) == _ITEM
+
+
+def locate_native(
+    pixels: Element, window: Window, frame_bytes: int, declared: int | None
+) -> Frames:
+    """Cut native pixel data into frames.
+
+    Raises:
+        TruncatedError: not one whole frame is there.
+    """
+    present = min(pixels.length, window.size - pixels.offset)
+    held = present // frame_bytes
+    if held == 0:
+        raise TruncatedError(
+            f"a frame needs {frame_bytes} bytes, the file holds {present}: it was cut short"
+        )
+    count, warnings = _settle(held, declared)
+    offsets = (pixels.offset + index * frame_bytes for index in range(count))
+    return Frames(tuple(((offset, frame_bytes),) for offset in offsets), warnings)
+
+
+def locate_fragments(
+    pixels: Element, window: Window, header: Header, declared: int | None
+) -> Frames:
+    """Group fragments into frames.
+
+    Raises:
+        MalformedHeaderError: no fragments, or more than any clip has.
+        TruncatedError: not one whole frame is there.
+    """
+    table, fragments, is_cut = _walk_fragments(pixels, window)
+    if not fragments:
+        raise TruncatedError("the pixel data hold no whole frame: the file was cut short")
+    groups = _group(window, header, declared, table, fragments)
+    count, warnings = _settle(len(groups), declared)
+    if is_cut and "truncated_frames" not in warnings:
+        warnings = (*warnings, "truncated_frames")
+    return Frames(tuple(groups[:count]), warnings)
+
+
+def _settle(held: int, declared: int | None) -> tuple[int, tuple[str, ...]]:
+    """Choose the number of frames from what is there and what is declared."""
+    if declared is None:
+        return held, () if held == 1 else ("frame_count_missing",)
+    if held < declared:
+        return held, ("truncated_frames",)
+    return declared, () if held == declared else ("extra_pixel_data",)
+
+
+def _walk_fragments(pixels: Element, window: Window) -> tuple[bytes, list[Piece], bool]:
+    """List the fragments: the basic offset table, the fragments, and whether the last is cut."""
+    fragments: list[Piece] = []
+    table: bytes | None = None
+    offset = pixels.offset
+    while True:
+        head = window.read_at(offset, 8)
+        if len(head) < 8:
+            return table or b"", fragments, True
+        (length,) = struct.unpack_from("<I", head, 4)
+        if head[:4] != _ITEM:
+            return table or b"", fragments, False
+        if offset + 8 + length > window.size:
+            return table or b"", fragments, True
+        if table is None:
+            table = window.read_at(offset + 8, min(length, 4 * _MAX_FRAGMENTS))
+        else:
+            fragments.append((offset + 8, length))
+        if len(fragments) > _MAX_FRAGMENTS:
+            raise MalformedHeaderError(f"the pixel data have more than {_MAX_FRAGMENTS} fragments")
+        offset += 8 + length
+
+
+def _group(
+    window: Window, header: Header, declared: int | None, table: bytes, fragments: list[Piece]
+) -> list[tuple[Piece, ...]]:
+    """Find out which fragments make a frame: by count, by offset table, by start markers."""
+    if declared == len(fragments):
+        return [(fragment,) for fragment in fragments]
+    starts = [fragment[0] - 8 for fragment in fragments]
+    for offsets in (_extended_offsets(header), _basic_offsets(table)):
+        wanted = [starts[0] + offset for offset in offsets]
+        if (
+            wanted
+            and _is_rising_subset(wanted, starts)
+            and (declared or len(wanted)) == len(wanted)
+        ):
+            return _split(fragments, set(wanted))
+    begins = {
+        fragment[0] - 8
+        for fragment in fragments
+        if starts_a_stream(window.read_at(fragment[0], min(fragment[1], _START_BYTES)))
+    }
+    if not begins:
+        return [tuple(fragments)] if declared == 1 else [(fragment,) for fragment in fragments]
+    return _split(fragments, begins | {starts[0]})
+
+
+def _basic_offsets(table: bytes) -> tuple[int, ...]:
+    return struct.unpack_from(f"<{len(table) // 4}I", table)
+
+
+def _extended_offsets(header: Header) -> tuple[int, ...]:
+    return tuple(int(offset) for offset in header.binary(Tag.ExtendedOffsetTable, "Q"))
+
+
+def _is_rising_subset(wanted: list[int], starts: list[int]) -> bool:
+    is_rising = all(a < b for a, b in pairwise(wanted))
+    return is_rising and wanted[0] == starts[0] and set(wanted) <= set(starts)
+
+
+def _split(fragments: list[Piece], begins: set[int]) -> list[tuple[Piece, ...]]:
+    groups: list[list[Piece]] = []
+    for fragment in fragments:
+        if fragment[0] - 8 in begins or not groups:
+            groups.append([])
+        groups[-1].append(fragment)
+    return [tuple(group) for group in groups]
+
+
+def frame_reader(frames: Frames, window: Window) -> Callable[[int], bytes]:
+    """Make a function that reads one frame's bytes by its index."""
+
+    def read(index: int) -> bytes:
+        pieces = frames.pieces[index]
+        parts = [window.read_at(offset, length) for offset, length in pieces]
+        if any(len(part) < length for part, (_, length) in zip(parts, pieces, strict=True)):
+            raise TruncatedError(f"the file was cut short while it was read, at frame {index}")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    return read
+
+
+def single_stream(pixels: Element, window: Window, layout: Layout) -> Frames | None:
+    """Find one bare codestream where native pixels should be; None where there is none."""
+    if starts_a_stream(window.read_at(pixels.offset, _START_BYTES)):
+        length = min(pixels.length, window.size - pixels.offset)
+        if length < layout.frame_bytes * (layout.declared_frames or 1):
+            return Frames((((pixels.offset, length),),), ("native_pixel_data_compressed",))
+    return None

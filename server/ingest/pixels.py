@@ -1,0 +1,130 @@
+"""Stored samples into luma, and whether colour lies over the grey.
+
+Source:
+    DICOM PS3.3 C.7.6.3.1.2 (photometric interpretations), ITU-R BT.601 (luma).
+"""
+
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model import Region
+from server.ingest.layout import Layout
+from server.ingest.palette import Palette
+
+COLOURED_STEP = 20
+"""Difference of a pixel's channels from which it counts as coloured, and not as tinted noise."""
+
+COLOURED_SHARE = 0.02
+"""Share of coloured pixels from which an image counts as carrying a colour overlay."""
+
+_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422")
+
+Components: TypeAlias = NDArray[np.integer[Any]]
+"""Samples of one frame, H W or H W 3, of 8 or 16 bits, signed or not."""
+
+
+def to_luma(components: Components, layout: Layout) -> NDArray[np.uint8]:
+    """Turn the samples of one frame (H W, or H W 3) into 8-bit luma (H W)."""
+    if layout.palette is not None:
+        return _luma_of(_look_up(components, layout, layout.palette))
+    grey = _to_8_bits(components, layout)
+    if layout.samples == 1:
+        return np.bitwise_not(grey) if layout.photometric == "MONOCHROME1" else grey
+    if layout.photometric in _YBR:
+        luma = np.ascontiguousarray(grey[:, :, 0])
+        return expand_range(luma) if "PARTIAL" in layout.photometric else luma
+    return _luma_of(grey)
+
+
+def to_rgb(components: Components, layout: Layout) -> NDArray[np.uint8] | None:
+    """Turn the samples of one frame into 8-bit colours (H W 3); None where they are grey."""
+    if layout.palette is not None:
+        return _look_up(components, layout, layout.palette)
+    if layout.samples == 1:
+        return None
+    colours = np.ascontiguousarray(_to_8_bits(components, layout))
+    return ybr_to_rgb(colours) if layout.photometric in _YBR else colours
+
+
+def coloured_share(rgb: NDArray[np.uint8], region: Region | None) -> float:
+    """Measure the share of coloured pixels inside the region, or in the whole image."""
+    if region is not None:
+        rgb = rgb[region.top : region.top + region.height, region.left : region.left + region.width]
+    red, green, blue = cv2.split(np.ascontiguousarray(rgb))
+    highest = cv2.max(cv2.max(red, green), blue)
+    lowest = cv2.min(cv2.min(red, green), blue)
+    return float(np.count_nonzero(cv2.subtract(highest, lowest) > COLOURED_STEP) / highest.size)
+
+
+def true_photometric(components: Components, layout: Layout) -> str:
+    """Tell RGB from YBR by the picture, where the header's word makes grey ultrasound green.
+
+    Ultrasound is mostly black and grey. Read rightly, most of its pixels are neutral; read
+    wrongly, black itself turns green or pink. Only where the other reading is almost everywhere
+    neutral, and the declared one is not, is the declared one overruled.
+    """
+    if layout.samples != 3 or components.dtype != np.uint8 or layout.palette is not None:
+        return layout.photometric
+    colours = np.ascontiguousarray(components, np.uint8)
+    as_rgb = 1 - coloured_share(colours, None)
+    as_ybr = 1 - coloured_share(ybr_to_rgb(colours), None)
+    is_ybr = layout.photometric in _YBR
+    declared, other = (as_ybr, as_rgb) if is_ybr else (as_rgb, as_ybr)
+    if declared < 0.5 and other > 0.8:
+        return "RGB" if is_ybr else "YBR_FULL"
+    return layout.photometric
+
+
+def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn full-range YCbCr (H W 3) into RGB."""
+    return np.asarray(cv2.cvtColor(ybr[:, :, (0, 2, 1)], cv2.COLOR_YCrCb2RGB), np.uint8)
+
+
+def expand_range(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Stretch luma of the video range 16..235 to 0..255."""
+    return np.asarray(cv2.LUT(luma, _EXPANDED), np.uint8)
+
+
+_EXPANDED = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
+
+
+def with_precision(layout: Layout, bits: int) -> Layout:
+    """Take the precision from the compressed stream, where the header may say another."""
+    return replace(layout, bits=bits, shift=0)
+
+
+def _luma_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _look_up(components: Components, layout: Layout, palette: Palette) -> NDArray[np.uint8]:
+    stored = _stored_values(components, layout)
+    index = np.clip(stored - palette.first, 0, len(palette.colours_PC) - 1)
+    return palette.colours_PC[index]
+
+
+def _stored_values(components: Components, layout: Layout) -> NDArray[np.int32]:
+    """Mask the bits that are stored, and give signed samples their sign."""
+    values = components.astype(np.int32)
+    if components.dtype.kind == "i":
+        return values
+    values = values >> layout.shift & (1 << layout.bits) - 1
+    if layout.is_signed:
+        values -= (values >> layout.bits - 1) << layout.bits
+    return values
+
+
+def _to_8_bits(components: Components, layout: Layout) -> NDArray[np.uint8]:
+    """Scale samples so that the lowest possible one is 0 and the highest 255."""
+    if components.dtype == np.uint8 and layout.bits == 8 and not layout.is_signed:
+        return components.astype(np.uint8, copy=False)
+    values = _stored_values(components, layout)
+    if layout.is_signed or components.dtype.kind == "i":
+        values += 1 << layout.bits - 1
+    highest = (1 << layout.bits) - 1
+    values = values >> layout.bits - 8 if layout.bits >= 8 else values * 255 // highest
+    return np.clip(values, 0, 255).astype(np.uint8)
