@@ -59,7 +59,7 @@ def open_data_set(file: BinaryIO, limits: IngestLimits) -> Iterator[DataSet]:
     """Read a DICOM file's header.
 
     Raises:
-        MalformedHeaderError: the header cannot be walked, or holds nothing.
+        MalformedHeaderError: the header cannot be walked.
         TruncatedError: the file ends inside its header.
         UnsupportedSyntaxError: a transfer syntax that is not read.
         TooLargeError: a deflated data set unpacks to more than allowed.
@@ -83,8 +83,6 @@ def open_data_set(file: BinaryIO, limits: IngestLimits) -> Iterator[DataSet]:
             reader = HeaderReader(window, WANTED, limits.header_elements)
         encoding = detect_encoding(window.read_at(start, 8), syntax.encoding)
         header = reader.read(start, encoding)
-        if not header.values and header.pixels is None:
-            raise MalformedHeaderError("the DICOM header holds none of an image's attributes")
         header.values = meta.values | header.values
         yield DataSet(header, window, syntax)
 
@@ -121,11 +119,11 @@ def check_object(header: Header) -> None:
     """
     kind = header.text(Tag.SOPClassUID) or header.text(Tag.MediaStorageSOPClassUID)
     modality = header.text(Tag.Modality)
+    if not kind and not modality:
+        raise MalformedHeaderError("the header says neither SOPClassUID nor Modality")
     is_ultrasound = _is_ultrasound(kind, modality)
     if header.pixels is None:
         raise _no_pixels(header, kind, is_ultrasound=is_ultrasound)
-    if not kind and not modality:
-        raise MalformedHeaderError("the header says neither SOPClassUID nor Modality")
     if not is_ultrasound:
         raise UnsupportedModalityError(
             f"this is DICOM of modality {_shown(modality)}, and not ultrasound (US): "

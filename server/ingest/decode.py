@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Region
-from server.ingest import jpeg
 from server.ingest.clip import IngestLimits
 from server.ingest.codestream import Coding, Stream, read_stream, starts_a_stream
 from server.ingest.errors import (
@@ -18,6 +17,7 @@ from server.ingest.errors import (
     TruncatedError,
     UnsupportedPixelsError,
 )
+from server.ingest.jpeg import as_rgb, as_ybr, decode_components, decode_luma, is_whole
 from server.ingest.layout import Layout, check_size, to_components
 from server.ingest.pixels import (
     Components,
@@ -155,23 +155,23 @@ def _jpeg(first: Stream, layout: Layout) -> Decoder:
         return Decoder(
             "JPEG",
             layout,
-            lambda frame: jpeg.decode_luma(_same(frame, first)),
-            lambda frame: to_luma(jpeg.decode_luma(_same(frame, first)), layout),
+            lambda frame: decode_luma(_same(frame, first)),
+            lambda frame: to_luma(decode_luma(_same(frame, first)), layout),
         )
     if first.says_rgb is False and not layout.photometric.startswith("YBR"):
         layout = replace(layout, photometric="YBR_FULL")
-    layout = replace(layout, photometric=true_photometric(jpeg.decode_components(first), layout))
+    layout = replace(layout, photometric=true_photometric(decode_components(first), layout))
     is_rgb = layout.photometric == "RGB"
     is_partial = "PARTIAL" in layout.photometric
 
     def luma(frame: bytes) -> NDArray[np.uint8]:
         stream = _same(frame, first)
         if is_rgb is not bool(stream.says_rgb):
-            stream = jpeg.as_rgb(stream) if is_rgb else jpeg.as_ybr(stream)
-        grey = jpeg.decode_luma(stream)
+            stream = as_rgb(stream) if is_rgb else as_ybr(stream)
+        grey = decode_luma(stream)
         return expand_range(grey) if is_partial else grey
 
-    return Decoder("JPEG", layout, lambda frame: jpeg.decode_components(_same(frame, first)), luma)
+    return Decoder("JPEG", layout, lambda frame: decode_components(_same(frame, first)), luma)
 
 
 def _same(frame: bytes, first: Stream) -> Stream:
@@ -191,11 +191,11 @@ def is_end_whole(first: bytes, last: bytes) -> bool:
     """
     if not starts_a_stream(last) or read_stream(last).coding is not Coding.JPEG:
         return True
-    if jpeg.is_whole(last):
+    if is_whole(last):
         return True
     if first is last:
         raise TruncatedError("the only frame is cut short: send the whole file")
-    return not jpeg.is_whole(first)  # some encoders never write the marker
+    return not is_whole(first)  # some encoders never write the marker
 
 
 def _sandboxed(first: bytes, stream: Stream, layout: Layout, process: DecoderProcess) -> Decoder:
