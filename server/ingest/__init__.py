@@ -20,6 +20,8 @@ from server.ingest.errors import (
     UnsupportedPixelsError,
     UnsupportedSyntaxError,
 )
+from server.ingest.jpeg import decode_luma, read_jpeg
+from server.ingest.sample import SampleClip, read_sample, sample_path
 
 __all__ = [
     "AmbiguousArchiveError",
@@ -31,6 +33,7 @@ __all__ = [
     "MalformedHeaderError",
     "NoPixelsError",
     "NotAClipError",
+    "SampleClip",
     "TimeBase",
     "TooLargeError",
     "TooManyFramesError",
@@ -41,5 +44,9 @@ __all__ = [
     "UnsupportedObjectError",
     "UnsupportedPixelsError",
     "UnsupportedSyntaxError",
+    "decode_luma",
     "open_clip",
+    "read_jpeg",
+    "read_sample",
+    "sample_path",
 ]

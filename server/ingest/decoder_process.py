@@ -140,7 +140,10 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
             return
         stream.thread_type = "AUTO"
         told = False
-        for index, frame in enumerate(container.decode(stream)):
+        for index, frame in enumerate(_whole_frames(container, stream)):
+            if frame is None:
+                yield {"is_cut": True} if told else {"error": "no whole picture"}, []
+                return
             planes = _planes(frame, with_colours=index % COLOUR_PROBE_EVERY == 0)
             if not told:
                 yield _facts(stream, planes[0]), []
@@ -148,6 +151,20 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
             yield {"time_us": _time_us(frame), "is_full_range": _is_full_range(frame)}, planes
         if not told:
             yield {"error": "no_pixels"}, []
+
+
+def _whole_frames(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode frames up to the first one that is broken; None stands for that one."""
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                break
+            yield frame
+        else:
+            return
+    except import_module("av").FFmpegError:
+        pass
+    yield None
 
 
 def _facts(stream: Any, first: NDArray[Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from model import Frame
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
 from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
+from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
 from server.ingest.fragments import (
     Frames,
@@ -25,6 +26,7 @@ from server.ingest.layout import Layout, check_frames, read_layout
 from server.ingest.pixels import COLOURED_SHARE
 from server.ingest.prefetch import decode_in_order
 from server.ingest.region import calibrate, view_of
+from server.ingest.syntax import Storage
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 
 COLOUR_PROBE_EVERY = 8
@@ -41,8 +43,12 @@ def open_dicom(file: BinaryIO, limits: IngestLimits) -> Iterator[Clip]:
     with ExitStack() as stack:
         data_set = stack.enter_context(open_data_set(file, limits))
         check_object(data_set.header)
-        assert data_set.header.pixels is not None
-        yield _open_pictures(data_set, data_set.header.pixels, limits, stack)
+        pixels = data_set.header.pixels
+        assert pixels is not None
+        if data_set.syntax.storage is Storage.FILM:
+            yield stack.enter_context(open_dicom_film(data_set, pixels, limits))
+        else:
+            yield _open_pictures(data_set, pixels, limits, stack)
 
 
 def _open_pictures(

@@ -1,12 +1,15 @@
 """The one way in: a path becomes a clip, or an IngestError."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from server.ingest.archive import the_only_clip
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dicom import open_dicom
 from server.ingest.errors import EmptyFileError, NotAClipError, TooLargeError
+from server.ingest.film import open_film_clip
 from server.ingest.sniff import SNIFF_BYTES, Kind, sniff
 
 
@@ -25,15 +28,24 @@ def open_clip(path: Path, limits: IngestLimits | None = None) -> Iterator[Clip]:
         IngestError: whatever is wrong with the file.
     """
     limits = limits or IngestLimits()
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if size == 0:
-            raise EmptyFileError("the file is empty: send the clip again")
-        if size > limits.file_bytes:
-            raise TooLargeError(f"the file has {size} bytes, at most {limits.file_bytes} are read")
+    with path.open("rb") as file, ExitStack() as stack:
+        _check_length(file, limits)
         kind = sniff(file.read(SNIFF_BYTES))
-        if kind is not Kind.DICOM:
+        inner: BinaryIO = file
+        if kind is Kind.ZIP:
+            inner, kind = stack.enter_context(the_only_clip(file, limits))
+        if kind is None:
             raise NotAClipError("this file is neither DICOM, zip, MP4, MOV, AVI nor GIF")
-        with open_dicom(file, limits) as clip:
-            yield clip
+        if kind is Kind.DICOM:
+            yield stack.enter_context(open_dicom(inner, limits))
+        else:
+            yield stack.enter_context(open_film_clip(inner, kind.value, limits))
+
+
+def _check_length(file: BinaryIO, limits: IngestLimits) -> None:
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size == 0:
+        raise EmptyFileError("the file is empty: send the clip again")
+    if size > limits.file_bytes:
+        raise TooLargeError(f"the file has {size} bytes, at most {limits.file_bytes} are read")

@@ -72,12 +72,12 @@ def locate_fragments(
         MalformedHeaderError: no fragments, or more than any clip has.
         TruncatedError: not one whole frame is there.
     """
-    table, fragments, is_cut = _walk_fragments(pixels, window)
-    if not fragments:
+    found = walk_fragments(pixels, window)
+    if not found.whole:
         raise TruncatedError("the pixel data hold no whole frame: the file was cut short")
-    groups = _group(window, header, declared, table, fragments)
+    groups = _group(window, header, declared, found)
     count, warnings = _settle(len(groups), declared)
-    if is_cut and "truncated_frames" not in warnings:
+    if found.is_cut and "truncated_frames" not in warnings:
         warnings = (*warnings, "truncated_frames")
     return Frames(tuple(groups[:count]), warnings)
 
@@ -91,37 +91,51 @@ def _settle(held: int, declared: int | None) -> tuple[int, tuple[str, ...]]:
     return declared, () if held == declared else ("extra_pixel_data",)
 
 
-def _walk_fragments(pixels: Element, window: Window) -> tuple[bytes, list[Piece], bool]:
-    """List the fragments: the basic offset table, the fragments, and whether the last is cut."""
-    fragments: list[Piece] = []
-    table: bytes | None = None
+@dataclass(frozen=True, slots=True)
+class Fragments:
+    """The fragments as they follow each other, not yet grouped into frames.
+
+    Attributes:
+        table: the basic offset table.
+        whole: the fragments that are wholly there.
+        rest: what is there of one that the file's end cuts, None where none is cut.
+        is_cut: the file ends before the fragments do.
+    """
+
+    table: bytes
+    whole: list[Piece]
+    rest: Piece | None
+    is_cut: bool
+
+
+def walk_fragments(pixels: Element, window: Window) -> Fragments:
+    """List the fragments of encapsulated pixel data.
+
+    Raises:
+        MalformedHeaderError: more than any clip has.
+    """
+    pieces: list[Piece] = []
     offset = pixels.offset
-    while True:
-        head = window.read_at(offset, 8)
-        if len(head) < 8:
-            return table or b"", fragments, True
+    while len(head := window.read_at(offset, 8)) == 8 and head[:4] == _ITEM:
         (length,) = struct.unpack_from("<I", head, 4)
-        if head[:4] != _ITEM:
-            return table or b"", fragments, False
-        if offset + 8 + length > window.size:
-            return table or b"", fragments, True
-        if table is None:
-            table = window.read_at(offset + 8, min(length, 4 * _MAX_FRAGMENTS))
-        else:
-            fragments.append((offset + 8, length))
-        if len(fragments) > _MAX_FRAGMENTS:
+        pieces.append((offset + 8, min(length, window.size - offset - 8)))
+        if len(pieces) > _MAX_FRAGMENTS:
             raise MalformedHeaderError(f"the pixel data have more than {_MAX_FRAGMENTS} fragments")
         offset += 8 + length
+    rest = pieces.pop() if pieces and offset > window.size else None
+    table = window.read_at(*pieces[0])[: 4 * _MAX_FRAGMENTS] if pieces else b""
+    return Fragments(table, pieces[1:], rest, is_cut=len(head) < 8)
 
 
 def _group(
-    window: Window, header: Header, declared: int | None, table: bytes, fragments: list[Piece]
+    window: Window, header: Header, declared: int | None, found: Fragments
 ) -> list[tuple[Piece, ...]]:
     """Find out which fragments make a frame: by count, by offset table, by start markers."""
+    fragments = found.whole
     if declared == len(fragments):
         return [(fragment,) for fragment in fragments]
     starts = [fragment[0] - 8 for fragment in fragments]
-    for offsets in (_extended_offsets(header), _basic_offsets(table)):
+    for offsets in (_extended_offsets(header), _basic_offsets(found.table)):
         wanted = [starts[0] + offset for offset in offsets]
         if (
             wanted

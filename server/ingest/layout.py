@@ -74,12 +74,12 @@ def read_layout(header: Header, limits: IngestLimits) -> Layout:
         TooLargeError: more pixels than allowed.
         TooManyFramesError: more frames than allowed.
     """
-    rows, columns = _required(header, Tag.Rows), _required(header, Tag.Columns)
+    rows, columns = required(header, Tag.Rows), required(header, Tag.Columns)
     check_size(rows, columns, limits)
     photometric = header.text(Tag.PhotometricInterpretation)
     samples = header.integer(Tag.SamplesPerPixel) or (3 if photometric in _COLOUR else 1)
     photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
-    allocated = _required(header, Tag.BitsAllocated)
+    allocated = required(header, Tag.BitsAllocated)
     bits = header.integer(Tag.BitsStored) or allocated
     high_bit = header.integer(Tag.HighBit)
     shift = max(0, (bits - 1 if high_bit is None else high_bit) + 1 - bits)
@@ -96,7 +96,7 @@ def read_layout(header: Header, limits: IngestLimits) -> Layout:
         is_signed=is_signed,
         is_planar=samples == 3 and header.integer(Tag.PlanarConfiguration) == 1,
         photometric=photometric,
-        declared_frames=_declared_frames(header),
+        declared_frames=declared_frames(header),
         palette=palette,
     )
     check_frames(layout, layout.declared_frames or 1, limits)
@@ -140,7 +140,12 @@ def check_frames(layout: Layout, frames: int, limits: IngestLimits) -> None:
         )
 
 
-def _required(header: Header, tag: Tag) -> int:
+def required(header: Header, tag: Tag) -> int:
+    """Read a whole number that pixel data make no sense without.
+
+    Raises:
+        MalformedHeaderError: it is not there.
+    """
     value = header.integer(tag)
     if value is None:
         raise MalformedHeaderError(f"the header has pixel data, but no {tag.name}")
@@ -163,7 +168,8 @@ def _check_bits(photometric: str, samples: int, allocated: int, top: int) -> Non
         raise UnsupportedPixelsError(f"{photometric} images of {allocated} bits are not read")
 
 
-def _declared_frames(header: Header) -> int | None:
+def declared_frames(header: Header) -> int | None:
+    """Read NumberOfFrames, None where absent or unreadable."""
     number = header.number(Tag.NumberOfFrames)
     return int(number) if number is not None and number >= 1 else None
 

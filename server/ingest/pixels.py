@@ -30,14 +30,14 @@ Components: TypeAlias = NDArray[np.integer[Any]]
 def to_luma(components: Components, layout: Layout) -> NDArray[np.uint8]:
     """Turn the samples of one frame (H W, or H W 3) into 8-bit luma (H W)."""
     if layout.palette is not None:
-        return _luma_of(_look_up(components, layout, layout.palette))
+        return grey_of(_look_up(components, layout, layout.palette))
     grey = _to_8_bits(components, layout)
     if layout.samples == 1:
         return np.bitwise_not(grey) if layout.photometric == "MONOCHROME1" else grey
     if layout.photometric in _YBR:
         luma = np.ascontiguousarray(grey[:, :, 0])
         return expand_range(luma) if "PARTIAL" in layout.photometric else luma
-    return _luma_of(grey)
+    return grey_of(grey)
 
 
 def to_rgb(components: Components, layout: Layout) -> NDArray[np.uint8] | None:
@@ -97,7 +97,8 @@ def with_precision(layout: Layout, bits: int) -> Layout:
     return replace(layout, bits=bits, shift=0)
 
 
-def _luma_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def grey_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn 8-bit colours (H W 3) into luma (H W)."""
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY), np.uint8)
 
 

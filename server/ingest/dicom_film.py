@@ -1,0 +1,118 @@
+"""Video inside DICOM: MPEG-2, H.264 or HEVC as one stream over all fragments.
+
+Source:
+    DICOM PS3.5 sections 8.2.5 to 8.2.8 (video in encapsulated pixel data), ISO 13818-1 (transport
+    and program streams), ITU-T H.264 and H.265 annex B (start codes).
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import BinaryIO
+
+from model import Frame
+from server.ingest.clip import Clip, IngestLimits
+from server.ingest.dataset import DataSet
+from server.ingest.elements import Element
+from server.ingest.errors import MalformedHeaderError
+from server.ingest.film import open_film_clip
+from server.ingest.fragments import walk_fragments
+from server.ingest.layout import check_size, declared_frames, required
+from server.ingest.region import Calibration, calibrate, view_of
+from server.ingest.tags import Tag
+from server.ingest.timing import (
+    UNKNOWN,
+    FrameTimes,
+    frame_times,
+    heart_rate_bpm,
+    r_wave_times_ms,
+)
+
+_CHUNK_BYTES = 1 << 20
+_TRANSPORT_PACKET_BYTES = 188
+
+
+@contextmanager
+def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) -> Iterator[Clip]:
+    """Open a clip that is stored as video.
+
+    Raises:
+        IngestError: whatever is wrong with it.
+    """
+    rows, columns = required(data_set.header, Tag.Rows), required(data_set.header, Tag.Columns)
+    check_size(rows, columns, limits)
+    calibration = calibrate(data_set.header, rows, columns)
+    with tempfile.TemporaryFile() as stream:
+        is_cut = _join_fragments(data_set, pixels, stream)
+        demuxer = _demuxer_of(stream, data_set.syntax.demuxer)
+        is_stamped = demuxer != data_set.syntax.demuxer  # a bare stream's stamps are made up
+        with open_film_clip(
+            stream, demuxer, limits, region=calibration.region, is_stamped=is_stamped
+        ) as film:
+            if film.size != (rows, columns):
+                raise MalformedHeaderError(
+                    f"the header says {rows} rows and {columns} columns, "
+                    f"the film has {film.size[0]} and {film.size[1]}"
+                )
+            if is_cut:
+                film.notes.warn("truncated_frames")
+            yield _with_header(film, calibration, data_set)
+
+
+def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> bool:
+    """Write all fragments one after the other; returns whether the last one is cut."""
+    found = walk_fragments(pixels, data_set.window)
+    for offset, length in (*found.whole, *([found.rest] if found.rest else [])):
+        for start in range(offset, offset + length, _CHUNK_BYTES):
+            wanted = min(_CHUNK_BYTES, offset + length - start)
+            stream.write(data_set.window.read_at(start, wanted))
+    stream.flush()
+    return found.is_cut
+
+
+def _demuxer_of(stream: BinaryIO, bare: str) -> str:
+    """Tell the container from its first bytes; without one it is a bare bit stream."""
+    stream.seek(0)
+    head = stream.read(2 * _TRANSPORT_PACKET_BYTES)
+    if head[:1] == b"G" and head[_TRANSPORT_PACKET_BYTES : _TRANSPORT_PACKET_BYTES + 1] == b"G":
+        return "mpegts"
+    if head[4:8] == b"ftyp":
+        return "mov"
+    return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare
+
+
+def _with_header(film: Clip, calibration: Calibration, data_set: DataSet) -> Clip:
+    """Say of a film what its DICOM header knows; the header's times go before the container's."""
+    header = data_set.header
+    declared = declared_frames(header)
+    count = declared or film.frame_count
+    times = UNKNOWN if count is None else frame_times(header, count, count)
+    film.notes.colour_overlay = calibration.shows_flow
+    for warning in (*times.warnings, *calibration.warnings):
+        film.notes.warn(warning)
+    return replace(
+        film,
+        frames=_timed(film, times, declared),
+        frame_count=count,
+        spacing_mm=calibration.spacing_mm,
+        region=calibration.region,
+        time_base=times.base if times.starts_us else film.time_base,
+        view=view_of(header),
+        encoding=f"DICOM, {data_set.syntax.name}",
+        heart_rate_bpm=heart_rate_bpm(header),
+        r_wave_times_ms=r_wave_times_ms(header),
+    )
+
+
+def _timed(film: Clip, times: FrameTimes, declared: int | None) -> Iterator[Frame]:
+    """Give frames the header's times, and no more of them than it declares."""
+    count = 0
+    for frame in film.frames:
+        if declared is not None and count == declared:
+            film.notes.warn("extra_pixel_data")
+            break
+        yield replace(frame, time_us=times.of(count)) if times.starts_us else frame
+        count += 1
+    if declared is not None and count < declared:
+        film.notes.warn("truncated_frames")

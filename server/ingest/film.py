@@ -1,0 +1,204 @@
+"""A film (MP4, MOV, AVI, GIF) into a clip, frame by frame from a decoder process."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import Frame, Region
+from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
+from server.ingest.errors import (
+    DecodeFailedError,
+    NoPixelsError,
+    TooLargeError,
+    TooManyFramesError,
+    TruncatedError,
+)
+from server.ingest.layout import check_size
+from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range, grey_of
+from server.ingest.sandbox import DecoderProcess, open_film
+from server.ingest.timing import is_plausible_period
+
+CONTAINER = "Container"
+"""The time base of a film: its container's time stamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What a film says of itself.
+
+    Attributes:
+        claimed_frames: how many frames its container claims, None where it does not.
+        fps: the mean rate, None where unknown.
+        duration_ms: as the container says, None where it does not.
+    """
+
+    codec: str
+    rows: int
+    columns: int
+    claimed_frames: int | None
+    fps: float | None
+    duration_ms: float | None
+    is_square: bool
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the time stamps can be a scanner's."""
+        return self.fps is not None and self.fps > 0 and is_plausible_period(1000 / self.fps)
+
+
+@contextmanager
+def open_film_clip(
+    file: BinaryIO,
+    demuxer: str,
+    limits: IngestLimits,
+    *,
+    region: Region | None = None,
+    is_stamped: bool = True,
+) -> Iterator[Clip]:
+    """Open a film.
+
+    Args:
+        file: an open file with a descriptor.
+        demuxer: FFmpeg's name of its container format.
+        limits: bounds.
+        region: where colour counts, the whole image where None.
+        is_stamped: whether the container knows the frames' times.
+
+    Raises:
+        IngestError: whatever is wrong with it.
+    """
+    with open_film(file, demuxer, limits) as process:
+        facts = _receive_facts(process)
+        if not is_stamped:
+            facts = replace(facts, fps=None, duration_ms=None)
+        check_size(facts.rows, facts.columns, limits)
+        if facts.claimed_frames is not None and facts.claimed_frames > limits.frames:
+            raise _too_many(facts.claimed_frames, limits)
+        notes = Notes()
+        if not facts.is_square:
+            notes.warn("pixels_not_square")
+        if is_stamped and not facts.is_timed and facts.claimed_frames != 1:
+            notes.warn("time_base_implausible")
+        frames = _Reader(process, facts, limits, notes, region).frames()
+        yield Clip(
+            frames=frames,
+            frame_count=facts.claimed_frames,
+            size=(facts.rows, facts.columns),
+            spacing_mm=None,
+            region=None,
+            time_base=_time_base(facts),
+            view=None,
+            encoding=f"{_CONTAINERS.get(demuxer, demuxer)}, {facts.codec}",
+            notes=notes,
+        )
+        frames.close()
+
+
+_CONTAINERS = {"mov": "MP4 or MOV", "avi": "AVI", "gif": "GIF"}
+
+
+def _receive_facts(process: DecoderProcess) -> _Facts:
+    answer = process.receive()
+    if answer is None:
+        raise NoPixelsError("the film holds no picture")
+    told = answer[0]
+    return _Facts(
+        codec=str(told["codec"])[:16],
+        rows=int(told["rows"]),
+        columns=int(told["columns"]),
+        claimed_frames=told["frames"],
+        fps=told["fps"],
+        duration_ms=told["duration_ms"],
+        is_square=bool(told["is_square"]),
+    )
+
+
+def _time_base(facts: _Facts) -> TimeBase:
+    if not facts.is_timed or facts.claimed_frames == 1:
+        return TimeBase(None, None)
+    return TimeBase(CONTAINER, facts.duration_ms)
+
+
+def _too_many(frames: int, limits: IngestLimits) -> TooManyFramesError:
+    return TooManyFramesError(
+        f"the film has {frames} frames or more, at most {limits.frames} are read: "
+        "send a shorter one"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Receives a film's frames from its decoder process."""
+
+    process: DecoderProcess
+    facts: _Facts
+    limits: IngestLimits
+    notes: Notes
+    region: Region | None
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Receive frames until the film ends."""
+        clock = _Clock(self.facts.is_timed)
+        count = 0
+        while (answer := self.process.receive()) is not None:
+            told, planes = answer
+            if told.get("is_cut"):
+                self.notes.warn("truncated_frames")
+                break
+            self._check_count(count + 1)
+            self._look_for_colour(planes)
+            yield Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
+            count += 1
+        if count == 0:
+            raise TruncatedError("the film ends before its first whole picture")
+        if self.facts.claimed_frames is not None and count < self.facts.claimed_frames:
+            self.notes.warn("truncated_frames")
+
+    def _check_count(self, count: int) -> None:
+        """Stop at the limits: what a container claims binds nobody."""
+        if count > self.limits.frames:
+            raise _too_many(count, self.limits)
+        if 3 * count * self.facts.rows * self.facts.columns > self.limits.decoded_bytes:
+            raise TooLargeError(
+                f"the film decodes to more than {self.limits.decoded_bytes} bytes: "
+                "send a shorter one"
+            )
+
+    def _look_for_colour(self, planes: list[NDArray[Any]]) -> None:
+        """Note a colour overlay; only some frames come with their colours."""
+        colours = [plane for plane in planes if plane.ndim == 3]
+        if colours and not self.notes.colour_overlay:
+            share = coloured_share(colours[0], self.region)
+            self.notes.colour_overlay = share > COLOURED_SHARE
+
+    def _luma(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> NDArray[np.uint8]:
+        first = planes[0]
+        luma = first if first.ndim == 2 else grey_of(first)
+        if luma.shape != (self.facts.rows, self.facts.columns):
+            raise DecodeFailedError("the film's pictures change their size")
+        return luma if told["is_full_range"] else expand_range(luma)
+
+
+class _Clock:
+    """Counts time stamps from the first frame; a stamp that does not rise is no time."""
+
+    def __init__(self, is_timed: bool) -> None:
+        self._is_timed = is_timed
+        self._first_us: int | None = None
+        self._last_us = -1
+
+    def read(self, time_us: int | None) -> int | None:
+        """Turn a time stamp into the time since the first frame, None where unknown."""
+        if not self._is_timed or time_us is None:
+            return None
+        if self._first_us is None:
+            self._first_us = time_us
+        since_us = time_us - self._first_us
+        if since_us <= self._last_us:
+            return None
+        self._last_us = since_us
+        return since_us
