@@ -1,1 +1,188 @@
-"""The gdkvm command."""
+"""The `gdkvm` command: 0 done, 1 could not do it (a message says what and why), 2 wrong usage."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model import EchoError
+from server.commands.segment import list_weights, run_segment
+from server.commands.serving import run_server
+from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
+from server.settings import load_settings
+
+app = typer.Typer(
+    help="Real-time echocardiography: masks, volumes and ejection fraction. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+View = Literal["A4C", "A2C"]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+ViewOption = Annotated[View | None, typer.Option(help="Apical view, where the file does not say.")]
+
+
+@contextmanager
+def command(as_json: bool = False) -> Iterator[Terminal]:
+    """The one place where errors become words and exit codes."""
+    terminal = Terminal(as_json)
+    try:
+        with foreign_errors():
+            yield terminal
+    except EchoError as error:
+        terminal.refuse(error)
+        raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def installed(extra: str) -> Iterator[None]:
+    """Guard the import of what not every installation has.
+
+    Raises:
+        CommandError: something is not installed; the message says what to install.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            "not_installed", f"this needs {error.name}, which is not installed: {extra}"
+        ) from error
+
+
+TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"
+CLIENT = "pip install ./clients/python"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.")] = None,
+) -> None:
+    """Serve streams and clips; the settings are GDKVM_* variables."""
+    with command():
+        run_server(load_settings(host, port))
+
+
+@app.command()
+def segment(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Clips to segment.")],
+    view: ViewOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for result.json, masks.npz and overlay.mp4.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment clips in this process: DICOM, a zip of DICOM, MP4, MOV, AVI or GIF."""
+    with command(as_json) as terminal:
+        run_segment(paths, view, out, terminal)
+
+
+@app.command()
+def stream(
+    path: Annotated[Path, typer.Argument(help="Clip to stream.")],
+    url: Annotated[str, typer.Option(help="Server, such as ws://127.0.0.1:8000/v1/stream.")],
+    view: ViewOption = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Send at the pace of acquisition.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File that holds the server's API key.")
+    ] = None,
+) -> None:
+    """Stream a clip to a server and say each beat when it closes."""
+    with command() as terminal:
+        with installed(CLIENT):
+            from server.commands.streaming import StreamRequest, stream_clip
+        key = None if key_file is None else key_file.read_text().strip()
+        stream_clip(StreamRequest(path, url, view, realtime, key), terminal)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for overlay.mp4.")] = Path("demo"),
+) -> None:
+    """Serve, stream the sample clip, say its beats, write an overlay video, stop."""
+    with command() as terminal:
+        with installed(CLIENT):
+            from server.commands.demo import run_demo
+        run_demo(out, terminal)
+
+
+@app.command()
+def bench(as_json: AsJson = False) -> None:
+    """Measure this machine: one stream through a server of its own, and one upload."""
+    with command(as_json) as terminal:
+        with installed(CLIENT):
+            from server.commands.bench import run_bench
+        run_bench(terminal)
+
+
+@app.command()
+def weights(as_json: AsJson = False) -> None:
+    """List the models that can be served, their checksums verified."""
+    with command(as_json) as terminal:
+        list_weights(terminal)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file of the run's settings.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; one begun there goes on.")],
+) -> None:
+    """Train, or go on training. Needs torch."""
+    with command() as terminal:
+        with installed(TRAIN):
+            from server.commands.training import run_training
+        run_training(config, out, terminal)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder of annotated stills with index.csv.")],
+    weights: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score masks and ejection fractions against annotations."""
+    with command(as_json) as terminal:
+        with installed(TRAIN):
+            from server.commands.evaluation import run_evaluation
+        run_evaluation(data, weights, terminal)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training run.")],
+    name: Annotated[str, typer.Option(help="Name in the manifest.")],
+    version: Annotated[str, typer.Option(help="Version in the manifest.")],
+    out: Annotated[Path, typer.Option(help="Folder of weights and manifest.")] = Path("weights"),
+) -> None:
+    """Turn a training checkpoint into weights that can be served. Needs torch."""
+    with command() as terminal:
+        with installed(TRAIN):
+            from server.commands.training import run_export
+        run_export(checkpoint, out, name, version, terminal)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Published checkpoint, a .pth file.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("weights"),
+    sha256: Annotated[str | None, typer.Option(help="What the file must hash to.")] = None,
+) -> None:
+    """Turn a published checkpoint into safetensors and a manifest entry. Needs torch."""
+    with command() as terminal:
+        with installed(TRAIN):
+            from server.commands.training import run_import
+        run_import(file, out, sha256, terminal)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

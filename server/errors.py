@@ -5,10 +5,8 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
   ProtocolError                    what a streaming client sent
     MalformedMessageError  UnknownMessageError  HelloExpectedError  UnsupportedCodecError
     UnknownModelError  FrameSizeError  UndecodableFrameError  MessageTooBigError
-    CreditError  IdleError  SlowReaderError  FencedError  ResumeError
-  IngestError                      what a clip is not
-    NotAClipError  EmptyClipError  UnsupportedModalityError  NoPixelsError  TruncatedError
-    MalformedHeaderError  UnsupportedSyntaxError  TooLargeError  TooManyFramesError  DecodeError
+    CreditError  IdleError  SlowReaderError  FencedError  ResumeError  SocketGoneError
+  IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
     BadRequestError  NotFoundError  NotFinishedError  NotAvailableError  UnauthorizedError
   StorageError                     no room left for an upload
@@ -21,6 +19,9 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
 from typing import ClassVar
 
 from model import EchoError
+
+CLOSED_BY_CHOICE = 1000
+"""Close code of a client that is done (RFC 6455 section 7.4.1)."""
 
 
 class SettingsError(EchoError):
@@ -115,70 +116,19 @@ class ResumeError(ProtocolError):
     code = "cannot_resume"
 
 
-class IngestError(EchoError):
-    """A file that cannot become a clip; subclasses say why."""
+class SocketGoneError(ProtocolError):
+    """The client closed its socket, or it broke; nobody is there to be told.
 
-    code = "bad_clip"
+    Attributes:
+        is_farewell: it closed with 1000, so it does not mean to come back.
+    """
 
+    code = "socket_gone"
+    retryable = True
 
-class NotAClipError(IngestError):
-    """Neither DICOM nor a known video container."""
-
-    code = "not_a_clip"
-
-
-class EmptyClipError(IngestError):
-    """Nothing in it: no bytes, no files in the archive, or no frames."""
-
-    code = "empty"
-
-
-class UnsupportedModalityError(IngestError):
-    """DICOM, but not an ultrasound image."""
-
-    code = "unsupported_modality"
-
-
-class NoPixelsError(IngestError):
-    """DICOM without pixel data."""
-
-    code = "no_pixels"
-
-
-class TruncatedError(IngestError):
-    """The file ends before its data does."""
-
-    code = "truncated"
-
-
-class MalformedHeaderError(IngestError):
-    """A header that contradicts itself or lacks what is required."""
-
-    code = "malformed_header"
-
-
-class UnsupportedSyntaxError(IngestError):
-    """A transfer syntax or video codec that no decoder here reads."""
-
-    code = "unsupported_transfer_syntax"
-
-
-class TooLargeError(IngestError):
-    """More bytes or pixels than the server accepts."""
-
-    code = "too_large"
-
-
-class TooManyFramesError(IngestError):
-    """More frames than the server accepts."""
-
-    code = "too_many_frames"
-
-
-class DecodeError(IngestError):
-    """Compressed pixels that do not decode."""
-
-    code = "decode_failed"
+    def __init__(self, close_code: int | None = None) -> None:
+        super().__init__("the client left")
+        self.is_farewell = close_code == CLOSED_BY_CHOICE
 
 
 class RequestError(EchoError):
@@ -190,7 +140,23 @@ class RequestError(EchoError):
 class BadRequestError(RequestError):
     """A parameter or body of the wrong shape."""
 
-    code = "bad_request"
+
+class MethodError(RequestError):
+    """A path that is here, but not for this method."""
+
+    code = "method_not_allowed"
+
+
+class BodyTooLargeError(RequestError):
+    """An upload above the limit."""
+
+    code = "too_large"
+
+
+class ForeignPageError(RequestError):
+    """A browser page of another origin."""
+
+    code = "foreign_page"
 
 
 class NotFoundError(RequestError):
@@ -265,15 +231,23 @@ class WireCodes:
         "not_a_clip": 415,
         "empty": 422,
         "unsupported_modality": 422,
+        "unsupported_object": 422,
         "no_pixels": 422,
         "truncated": 422,
         "malformed_header": 422,
         "unsupported_transfer_syntax": 415,
+        "unsupported_pixels": 415,
         "too_large": 413,
         "too_many_frames": 413,
+        "too_slow": 413,
         "decode_failed": 422,
+        "unsafe_archive": 422,
+        "ambiguous_archive": 422,
         "bad_request": 400,
+        "method_not_allowed": 405,
+        "unknown_model": 404,
         "unauthorized": 401,
+        "foreign_page": 403,
         "not_found": 404,
         "not_available": 404,
         "not_finished": 409,

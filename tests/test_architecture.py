@@ -18,8 +18,9 @@ TREE = {
         "base", "weights", "backends", "predictor", "measure", "__init__", "training",
     ),
     "server": (
-        "errors", "settings", "log", "metrics", "protocol", "ingest", "export", "session", "engine",
-        "stream", "clips", "app", "cli",
+        "errors", "settings", "log", "metrics", "protocol", "ingest", "export", "payload", "masks",
+        "analysis", "session", "engine", "roster", "stream", "study", "clips", "guard", "routes",
+        "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -28,10 +29,10 @@ HOMES = {
     "pydicom": ("server/ingest/", "server/export/"),
     "pynetdicom": ("server/ingest/", "server/export/"),
     "highdicom": ("server/export/",),
-    "fastapi": ("server/app.py", "server/stream.py", "server/clips.py"),
-    "starlette": ("server/app.py", "server/stream.py", "server/clips.py"),
+    "fastapi": ("server/app.py", "server/routes/"),
+    "starlette": ("server/app.py", "server/stream.py", "server/guard.py", "server/routes/"),
     "pydantic_settings": ("server/settings.py",),
-    "prometheus_client": ("server/metrics.py", "server/app.py"),
+    "prometheus_client": ("server/metrics.py", "server/routes/operation.py"),
     "typer": ("server/cli.py",),
 }
 """Libraries that only these places may know."""

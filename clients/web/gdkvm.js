@@ -251,14 +251,17 @@ export function streamUrl(location) {
  * @param {Blob} file DICOM, zip of DICOM, MP4, MOV, AVI or GIF.
  * @param {{base?: string, view?: string, waitS?: number}} options base: the server's address,
  *   empty for the page's own.
- * @returns {Promise<object>} the result document, or the state of a job that is still running.
+ * @returns {Promise<object>} the result document, or the state of a job that is still running; either has the
+ *   clip's `id`.
  * @throws {GdkvmError} with the server's code and sentence.
  */
 export async function uploadClip(file, { base = "", view = null, waitS = 30 } = {}) {
   const query = new URLSearchParams({ wait_s: String(waitS) });
   if (view) query.set("view", view);
   const headers = { "Content-Type": "application/octet-stream" };
-  return askServer(`${base}/v1/clips?${query}`, { method: "POST", headers, body: file });
+  const url = `${base}/v1/clips?${query}`;
+  const { body, location } = await exchange(url, { method: "POST", headers, body: file });
+  return { id: location?.split("/").pop() ?? null, ...body };
 }
 
 /**
@@ -268,6 +271,10 @@ export async function uploadClip(file, { base = "", view = null, waitS = 30 } = 
  * @param {RequestInit} options
  */
 export async function askServer(url, options = {}) {
+  return (await exchange(url, options)).body;
+}
+
+async function exchange(url, options) {
   let answer;
   try {
     answer = await fetch(url, options);
@@ -279,5 +286,5 @@ export async function askServer(url, options = {}) {
     const sentence = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
     throw new GdkvmError(body.code ?? "http_error", sentence, answer.status >= 500);
   }
-  return body;
+  return { body, location: answer.headers.get("Location") };
 }

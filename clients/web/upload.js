@@ -1,6 +1,6 @@
 /** Uploads one clip of the user's and shows the server's answer. */
 
-import { askServer, uploadClip } from "./gdkvm.js";
+import { askServer, GdkvmError, uploadClip } from "./gdkvm.js";
 import { drawCurve } from "./draw.js";
 import { efInWords, figure, sentence } from "./words.js";
 
@@ -26,14 +26,14 @@ export async function showUpload(file, view, place) {
 
 /** The result of a clip, waiting on where the upload's own wait was too short. */
 async function analysed(file, view) {
-  let answer = await uploadClip(file, { view });
-  while (answer.ef === undefined) {
+  const { id, ...answer } = await uploadClip(file, { view });
+  if (answer.ef !== undefined) return { result: answer, id };
+  for (;;) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    const job = await askServer(`/v1/clips/${answer.id}`);
-    if (job.state === "done") answer = await askServer(`/v1/clips/${answer.id}/result`);
-    else answer = job;
+    const { state, error } = await askServer(`/v1/clips/${id}`);
+    if (state === "failed") throw new GdkvmError(error.code, error.message);
+    if (state === "done") return { result: await askServer(`/v1/clips/${id}/result`), id };
   }
-  return { result: answer, id: answer.id ?? null };
 }
 
 function answerNodes(result, id) {

@@ -4,6 +4,7 @@ For research use only.
 """
 
 from gdkvm_client.blocking import stream_blocking
+from gdkvm_client.clips import ClipBeat, ClipFrame, ClipResult, Clips, Job
 from gdkvm_client.errors import (
     BadAnswerError,
     BusyError,
@@ -37,7 +38,11 @@ __all__ = [
     "BadAnswerError",
     "Beat",
     "BusyError",
+    "ClipBeat",
+    "ClipFrame",
     "ClipRefusedError",
+    "ClipResult",
+    "Clips",
     "ConnectionLostError",
     "ContourMask",
     "Dropped",
@@ -47,6 +52,7 @@ __all__ = [
     "GdkvmError",
     "Hello",
     "InputError",
+    "Job",
     "Mask",
     "NotFinishedError",
     "NotFoundError",

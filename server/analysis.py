@@ -1,0 +1,99 @@
+"""One view's frames to masks, readings, beats and EF: the same for a live stream and for a clip."""
+
+import time
+from dataclasses import dataclass
+
+from model import (
+    Beat,
+    BeatTracker,
+    EjectionFraction,
+    Frame,
+    Mask,
+    Predictor,
+    Reading,
+    Region,
+    measure_frame,
+)
+
+BEATS_KEPT = 512
+"""Beats that a summary can tell of: six minutes at 85 a minute."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """What one frame says.
+
+    Attributes:
+        beats: closed or revised by this frame.
+        ef: of all frames so far.
+        infer_s: spent in preprocessing and the network.
+        measure_s: spent in measuring.
+    """
+
+    mask: Mask
+    reading: Reading
+    beats: tuple[Beat, ...]
+    ef: EjectionFraction
+    infer_s: float
+    measure_s: float
+
+
+class Analysis:
+    """Owns what a view's frames leave behind: the network's memory and the open beat."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        region: Region | None = None,
+        spacing_mm: tuple[float, float] | None = None,
+    ) -> None:
+        """Begin a view.
+
+        Args:
+            predictor: the network.
+            region: box that holds the ultrasound image, None to find it by content.
+            spacing_mm: row and column size of a pixel, None where unknown.
+        """
+        self._predictor = predictor
+        self._spacing_mm = spacing_mm
+        self._state = predictor.start(region, spacing_mm)
+        self._tracker = BeatTracker()
+        self._beats: dict[int, Beat] = {}
+
+    @property
+    def beats(self) -> tuple[Beat, ...]:
+        """The last BEATS_KEPT beats, each in its last revision."""
+        return tuple(self._beats.values())
+
+    @property
+    def ef(self) -> EjectionFraction:
+        """The ejection fraction so far."""
+        return self._tracker.ejection_fraction()
+
+    def step(self, frame: Frame) -> Finding:
+        """Take the next frame.
+
+        Raises:
+            FrameError: it is of another size than the frames before.
+            StateError: the network's answer is not finite.
+        """
+        started_s = time.perf_counter()
+        mask, self._state = self._predictor.step(frame, self._state)
+        inferred_s = time.perf_counter()
+        reading = measure_frame(mask, self._spacing_mm)
+        beats = self._tracker.push(frame.seq, frame.time_us, reading)
+        self._keep(beats)
+        ef = self.ef
+        measured_s = time.perf_counter()
+        return Finding(mask, reading, beats, ef, inferred_s - started_s, measured_s - inferred_s)
+
+    def finish(self) -> tuple[Beat, ...]:
+        """Say that no frame follows; returns beats that only the end could close."""
+        beats = self._tracker.finish()
+        self._keep(beats)
+        return beats
+
+    def _keep(self, beats: tuple[Beat, ...]) -> None:
+        for beat in beats:
+            self._beats[beat.number] = beat
+            self._beats.pop(beat.number - BEATS_KEPT, None)

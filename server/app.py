@@ -1,0 +1,164 @@
+"""``create_app``: the routes of a server, its start and stop, and how errors reach the wire."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from model import EchoError, load_predictor
+from server.clips import ClipStore
+from server.engine import Engine
+from server.errors import (
+    BadRequestError,
+    DrainingError,
+    EngineError,
+    MethodError,
+    NotFoundError,
+    SocketGoneError,
+    WireCodes,
+)
+from server.guard import Guard, problem
+from server.ingest import read_sample
+from server.metrics import Metrics
+from server.roster import Roster
+from server.routes.clips import clip_routes
+from server.routes.operation import operation_routes
+from server.routes.page import mount_page, sample_routes
+from server.settings import Settings, load_keys
+from server.stream import FrameSocket, serve
+
+logger = logging.getLogger(__name__)
+
+ABOUT = (
+    "Real-time echocardiography: masks, volumes and ejection fraction of the left ventricle. "
+    "**Research use only.** Frames are streamed to the websocket `/v1/stream` (subprotocol "
+    "`gdkvm.v1`); whole clips are uploaded to `/v1/clips`."
+)
+LAG_PERIOD_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a running server is made of."""
+
+    settings: Settings
+    metrics: Metrics
+    engine: Engine
+    roster: Roster
+    store: ClipStore
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Load the weights and put a server together.
+
+    Raises:
+        EchoError: no such model, damaged weights, or keys that cannot be read.
+    """
+    parts = build(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(watch_lag(parts.metrics))
+        yield
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+        parts.roster.close()
+        await asyncio.to_thread(parts.store.close)
+        await asyncio.to_thread(parts.engine.close)
+
+    app = FastAPI(
+        title="GDKVM Live",
+        version=version("gdkvm-live"),
+        description=ABOUT,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.parts = parts
+    app.add_middleware(Guard, keys=load_keys(settings.api_keys_file))
+    add_error_answers(app, parts.metrics)
+    app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
+    app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
+    app.include_router(sample_routes(read_sample()))
+    add_stream(app, parts)
+    mount_page(app)
+    return app
+
+
+def build(settings: Settings) -> Parts:
+    """Load the network, test it, and make the rooms for sessions and clips."""
+    metrics = Metrics()
+    predictor = load_predictor(settings.model, threads=settings.threads, streams=settings.streams)
+    model = predictor.model
+    engine = Engine({model.name: predictor}, settings.streams, metrics)
+    metrics.build.labels(version("gdkvm-live"), model.name, model.version).set(1)
+    metrics.ready.set(engine.self_test())
+    logger.info("model loaded", extra={"model": model.name, "model_version": model.version})
+    roster = Roster(settings, engine, metrics)
+    return Parts(settings, metrics, engine, roster, ClipStore(settings, predictor, metrics))
+
+
+async def watch_lag(metrics: Metrics) -> None:
+    """Measure for ever how late the event loop wakes up."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + LAG_PERIOD_S
+        await asyncio.sleep(LAG_PERIOD_S)
+        metrics.loop_lag_s.observe(max(0.0, loop.time() - due_s))
+
+
+def add_stream(app: FastAPI, parts: Parts) -> None:
+    """Answer ``/v1/stream``."""
+
+    @app.websocket("/v1/stream")
+    async def stream(websocket: WebSocket) -> None:
+        socket = FrameSocket(websocket, parts.settings, parts.metrics)
+        try:
+            await serve(socket, await socket.hello(), parts.roster, parts.engine)
+        except SocketGoneError:
+            return
+        except DrainingError as error:
+            await socket.close(WireCodes.close_code(error))
+        except EchoError as error:
+            parts.metrics.errors.labels(error.code).inc()
+            logger.warning("session refused or broken off", extra={"code": error.code})
+            await socket.refuse(error)
+        finally:
+            await socket.close()
+
+
+def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
+    """Make every refusal a problem document."""
+
+    def answer(error: EchoError) -> Response:
+        metrics.errors.labels(error.code).inc()
+        return problem(error)
+
+    @app.exception_handler(EchoError)
+    async def ours(_: Request, error: EchoError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return answer(BadRequestError(f"{place}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            return answer(MethodError("this path does not take this method"))
+        if error.status_code == 404:
+            return answer(NotFoundError("nothing is here; /docs lists what there is"))
+        return answer(BadRequestError(str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        logger.error("a request failed", exc_info=error)
+        return answer(EngineError("this request failed; the fault is ours"))

@@ -1,0 +1,87 @@
+"""Files segmented in this process, without a server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from model import EchoError, load_info, load_predictor, model_names
+from server.commands.terminal import CommandError, Terminal, refusal
+from server.export.words import ef_headline, ef_lines
+from server.study import Study, analyse_clip, write_masks, write_study_overlay
+
+
+def run_segment(paths: list[Path], view: str | None, out: Path | None, terminal: Terminal) -> None:
+    """Segment clips and say what was found in each.
+
+    Under JSON one clip is one document, several are a list of documents in the order given.
+
+    Raises:
+        CommandError: some clips could not be read; the others were.
+        EchoError: the only clip could not be read, or no weights.
+    """
+    predictor = load_predictor()
+    documents: list[dict[str, Any]] = []
+    failures: list[EchoError] = []
+    for path in paths:
+        labels: list[bytes] | None = None if out is None else []
+        try:
+            with terminal.progress(path.name) as bar:
+                study = analyse_clip(path, predictor, view=view, progress=bar.show, labels=labels)
+            if out is not None and labels is not None:
+                write_all(out / path.stem if len(paths) > 1 else out, path, study, labels)
+        except EchoError as error:
+            if len(paths) == 1:
+                raise
+            failures.append(error)
+            documents.append({"path": str(path), **refusal(error)})
+            terminal.say(f"{path.name}: {error.message} ({error.code})")
+            continue
+        documents.append(
+            study.document if len(paths) == 1 else {"path": str(path), **study.document}
+        )
+        for line in lines_of(path, study):
+            terminal.say(line)
+    terminal.give(documents[0] if len(paths) == 1 else documents)
+    if failures:
+        raise CommandError(failures[0].code, f"{len(failures)} of {len(paths)} clips were not read")
+
+
+def write_all(folder: Path, path: Path, study: Study, labels: list[bytes]) -> None:
+    """Write result, masks and overlay of one clip."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(study.document, indent=1) + "\n")
+    write_masks(folder / "masks.npz", study, labels)
+    write_study_overlay(folder / "overlay.mp4", path, study)
+
+
+def lines_of(path: Path, study: Study) -> list[str]:
+    """Say what was found in one clip."""
+    ef, clip = study.findings.ef, study.document["clip"]
+    rows, columns = clip["size"]
+    head = f"{path.name}: {clip['frames']} frames of {columns} x {rows}"
+    if ef.state == "measured":
+        return [head, f"  EF {ef_headline(ef)}, {'; '.join(ef_lines(ef))}"]
+    words = ef_lines(ef)[0]
+    return [head, f"  No EF is given: {words[0].lower()}{words[1:]}"]
+
+
+def list_weights(terminal: Terminal) -> None:
+    """List the models that can be served, their checksums verified.
+
+    Raises:
+        WeightsError: a file is missing or damaged.
+    """
+    models = [load_info(name) for name in model_names()]
+    terminal.give(
+        [
+            {"name": m.name, "version": m.version, "sha256": m.sha256, "licence": m.licence}
+            for m in models
+        ]
+    )
+    table = Table("model", "version", "SHA-256", "licence")
+    for model in models:
+        table.add_row(model.name, model.version, model.sha256[:16], model.licence)
+    if not terminal.as_json:
+        terminal.words.print(table)

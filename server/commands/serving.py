@@ -1,0 +1,81 @@
+"""The server as a process: start, serve, drain, stop."""
+
+import socket
+import sys
+
+import uvicorn
+
+from server.app import Parts, create_app
+from server.commands.terminal import CommandError
+from server.log import configure_logging
+from server.settings import Settings
+
+MESSAGE_SLACK_BYTES = 1 << 20
+"""A message this much above the limit still gets a sentence before its socket is closed."""
+
+PING_S = 20.0
+BACKLOG = 256
+
+
+class DrainingServer(uvicorn.Server):
+    """Lets every session leave in order before it stops."""
+
+    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
+        super().__init__(config)
+        self._parts = parts
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then stop as uvicorn does."""
+        await self._parts.roster.drain()
+        await super().shutdown(sockets)
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        EchoError: bad weights or keys, or the port is taken.
+    """
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    parts: Parts = app.state.parts
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.frame_max_bytes + MESSAGE_SLACK_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        timeout_graceful_shutdown=round(settings.drain_s),
+        backlog=BACKLOG,
+    )
+    listener = _listen(settings)
+    announce(listener)
+    DrainingServer(config, parts).run([listener])
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Bind before anything is announced, so that a taken port is told in words."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server(
+            (settings.host, settings.port), family=family, backlog=BACKLOG
+        )
+    except OSError as error:
+        raise CommandError(
+            "system", f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from error
+    return listener
+
+
+def announce(listener: socket.socket) -> None:
+    """Say where the server is."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(f"GDKVM Live on http://{shown}:{port}   (research use only; Ctrl+C stops)\n")
+    sys.stdout.flush()

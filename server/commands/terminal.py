@@ -1,0 +1,122 @@
+"""What a command says: words for people, or one JSON document, and the exit code."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model import EchoError
+from server.errors import NotFoundError
+
+DONE, FAILED = 0, 1
+"""Exit codes; 2 is wrong usage, which the parser of the command line gives."""
+
+
+class CommandError(EchoError):
+    """A command that could not be carried out, with the code of whatever stopped it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = code
+
+
+class Terminal:
+    """Where a command's words go; under JSON people read standard error."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        """Choose the audience of standard output: people, or a program."""
+        self.as_json = as_json
+        self.words = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print a line for people; silent under JSON."""
+        if not self.as_json:
+            self.words.print(line, markup=False)
+
+    def give(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
+        """Print the command's one JSON document; silent for people."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(_finite(document), allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+    def refuse(self, error: EchoError) -> None:
+        """Say what could not be done and why."""
+        if self.as_json:
+            self.give(refusal(error))
+        else:
+            self._notes.print(f"[red]Not done:[/red] {_plain(error.message)} ({code_of(error)})")
+
+    @contextmanager
+    def progress(self, task: str) -> Iterator["Bar"]:
+        """Show how far a long task is, where somebody watches."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        is_hidden = not self.words.is_terminal
+        with Progress(*columns, console=self.words, transient=True, disable=is_hidden) as progress:
+            yield Bar(progress, task)
+
+
+class Bar:
+    """One task's bar."""
+
+    def __init__(self, progress: Progress, task: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(task, total=None)
+
+    def show(self, done: int, total: int | None) -> None:
+        """Move the bar; the total may be unknown."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no word for by null."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value
+
+
+def code_of(error: EchoError) -> str:
+    """The stable code of an error, also of one that came over the wire."""
+    return error.reason if isinstance(error, CommandError) else error.code
+
+
+def refusal(error: EchoError) -> dict[str, Any]:
+    """Make the JSON document of a refusal."""
+    return {"error": {"code": code_of(error), "message": error.message}}
+
+
+@contextmanager
+def foreign_errors() -> Iterator[None]:
+    """Turn what the operating system refuses into our error, without its traceback.
+
+    Raises:
+        NotFoundError: a file or folder that is not there.
+        CommandError: one that may not be read or written, or no room left.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no {error.filename}") from error
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        raise CommandError("system", f"{place}{error.strerror or error}") from error
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,32 @@
+"""Training and what follows it, behind the extra `train`: it needs torch."""
+
+from pathlib import Path
+
+from model.base import ImportedWeights, import_checkpoint
+from model.config import ModelConfig
+from model.training.config import TrainConfig
+from model.training.export import ship
+from model.training.loop import train
+from server.commands.terminal import Terminal
+
+
+def run_training(config: Path, out: Path, terminal: Terminal) -> Path:
+    """Train, or go on with the run in ``out``, as a TOML file says."""
+    terminal.say(f"Training as {config} says; log.jsonl and checkpoint.pt go to {out}")
+    checkpoint = train(TrainConfig.read(config), ModelConfig(), out)
+    terminal.say(f"Done: {checkpoint}")
+    return checkpoint
+
+
+def run_export(checkpoint: Path, folder: Path, name: str, version: str, terminal: Terminal) -> None:
+    """Turn a training checkpoint into weights that can be served."""
+    entry = ship(checkpoint, folder, name, version)
+    terminal.say(f"{name} {version}: {folder / entry['file']}, SHA-256 {entry['sha256']}")
+
+
+def run_import(file: Path, out: Path, sha256: str | None, terminal: Terminal) -> ImportedWeights:
+    """Turn a published checkpoint into safetensors and a manifest entry."""
+    imported = import_checkpoint(file, out, sha256)
+    terminal.say(f"{imported.weights}, SHA-256 {imported.sha256}")
+    terminal.say(f"{imported.manifest}")
+    return imported

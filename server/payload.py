@@ -1,0 +1,121 @@
+"""One frame's payload to grey pixels, by the codec that hello named."""
+
+import struct
+
+import av
+import cv2
+import numpy as np
+from av.codec.context import Flags
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from server.errors import FrameSizeError, UndecodableFrameError, UnsupportedCodecError
+from server.ingest import IngestError, decode_luma, read_jpeg
+from server.protocol import Codec
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_VIDEO = {"h264": "h264", "hevc": "hevc", "mjpeg": "mjpeg"}
+
+
+class PayloadDecoder:
+    """Decodes the frames of one session; video codecs keep what they need between packets."""
+
+    def __init__(self, codec: Codec, size: tuple[int, int]) -> None:
+        """Get ready.
+
+        Args:
+            codec: of every payload.
+            size: rows and columns that hello declared.
+
+        Raises:
+            UnsupportedCodecError: this installation cannot decode it.
+        """
+        self._size = size
+        self._still = {
+            "gray8": self._gray8,
+            "rgb24": self._rgb24,
+            "jpeg": self._jpeg,
+            "png": self._png,
+        }.get(codec)
+        self._video = None if self._still else _open_video(codec)
+
+    def luma(self, payload: memoryview) -> NDArray[np.uint8] | None:
+        """Decode one payload.
+
+        Returns:
+            Grey pixels (rows, columns) of the declared size; None for a video packet without a
+            picture.
+
+        Raises:
+            FrameSizeError: a picture of another size.
+            UndecodableFrameError: broken bytes.
+        """
+        if self._still is not None:
+            return self._still(payload)
+        return self._packet(payload)
+
+    def _gray8(self, payload: memoryview) -> NDArray[np.uint8]:
+        self._check_bytes(payload, 1)
+        return np.frombuffer(payload, np.uint8).reshape(self._size)
+
+    def _rgb24(self, payload: memoryview) -> NDArray[np.uint8]:
+        self._check_bytes(payload, 3)
+        raw = np.frombuffer(payload, np.uint8).reshape(*self._size, 3)
+        return np.asarray(cv2.cvtColor(raw, cv2.COLOR_RGB2GRAY), np.uint8)
+
+    def _jpeg(self, payload: memoryview) -> NDArray[np.uint8]:
+        try:
+            stream = read_jpeg(bytes(payload))
+            self._check_size((stream.rows, stream.columns))
+            return decode_luma(stream)
+        except IngestError as error:
+            raise UndecodableFrameError(error.message) from error
+
+    def _png(self, payload: memoryview) -> NDArray[np.uint8]:
+        raw = bytes(payload)
+        if not raw.startswith(_PNG_START) or not raw.endswith(_PNG_END):
+            raise UndecodableFrameError("a PNG frame is not a whole PNG")
+        columns, rows = struct.unpack_from(">II", raw, 16)
+        self._check_size((rows, columns))
+        flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        if image is None:
+            raise UndecodableFrameError("a PNG frame cannot be decoded")
+        return np.asarray(image, np.uint8)
+
+    def _packet(self, payload: memoryview) -> NDArray[np.uint8] | None:
+        assert self._video is not None
+        try:
+            pictures = self._video.decode(av.Packet(bytes(payload)))
+        except FFmpegError as error:
+            raise UndecodableFrameError("a video packet cannot be decoded") from error
+        if not pictures:
+            return None
+        self._check_size((pictures[-1].height, pictures[-1].width))
+        return np.asarray(pictures[-1].to_ndarray(format="gray"), np.uint8)
+
+    def _check_bytes(self, payload: memoryview, samples: int) -> None:
+        rows, columns = self._size
+        if len(payload) != rows * columns * samples:
+            raise FrameSizeError(
+                f"hello said {rows}x{columns} px, {rows * columns * samples} bytes a frame; "
+                f"this one has {len(payload)} bytes"
+            )
+
+    def _check_size(self, found: tuple[int, int]) -> None:
+        if found != self._size:
+            said, came = ("x".join(map(str, size)) for size in (self._size, found))
+            raise FrameSizeError(f"hello said {said} px, a frame is {came} px")
+
+
+def _open_video(codec: Codec) -> "av.VideoCodecContext":
+    try:
+        context = av.CodecContext.create(_VIDEO[codec], "r")
+    except (ValueError, FFmpegError) as error:
+        raise UnsupportedCodecError(f"{codec} cannot be decoded here") from error
+    assert isinstance(context, av.VideoCodecContext)
+    # Frame threads would answer packets late.
+    context.thread_count = 1
+    context.flags |= Flags.low_delay
+    return context

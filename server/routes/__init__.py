@@ -1,0 +1,1 @@
+"""What the server answers, one file per thing a user does; ``app.py`` brings them together."""

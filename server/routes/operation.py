@@ -1,0 +1,57 @@
+"""What operators and orchestrators ask: alive, ready, metrics, models, sessions."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from server.engine import Engine
+from server.metrics import Metrics
+from server.roster import Roster
+
+
+def operation_routes(engine: Engine, roster: Roster, metrics: Metrics) -> APIRouter:
+    """The routes of one server."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        """200 while the process answers."""
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz(response: Response) -> dict[str, str]:
+        """200 while weights are loaded, the self-test mask matches, and sessions are admitted."""
+        status = "ready" if engine.is_alive else "engine_dead"
+        if roster.is_draining:
+            status = "draining"
+        response.status_code = 200 if status == "ready" else 503
+        metrics.ready.set(status == "ready")
+        return {"status": status}
+
+    @router.get("/metrics")
+    async def prometheus() -> Response:
+        """For Prometheus, in its text format."""
+        return Response(metrics.to_text(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/v1/models")
+    async def models() -> list[dict[str, Any]]:
+        """The models that are served, the default one first."""
+        return [
+            {
+                "name": each.model.name,
+                "version": each.model.version,
+                "sha256": each.model.sha256,
+                "licence": each.model.licence,
+                "network_size": each.model.network_size,
+                "backend": each.backend.name,
+            }
+            for each in engine.predictors.values()
+        ]
+
+    @router.get("/v1/sessions")
+    async def sessions() -> list[dict[str, Any]]:
+        """The sessions held now, live or parked; no names of patients, no tokens."""
+        return roster.listing()
+
+    return router

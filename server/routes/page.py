@@ -1,0 +1,46 @@
+"""The page at ``/`` and the sample clip that it plays."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from starlette.staticfiles import StaticFiles
+
+from server.errors import NotFoundError
+from server.ingest import SampleClip
+
+WEB = Path(__file__).resolve().parents[2] / "clients" / "web"
+"""Beside the packages, in a checkout as in an installed wheel."""
+
+CACHE = {"Cache-Control": "max-age=3600"}
+
+
+def sample_routes(sample: SampleClip) -> APIRouter:
+    """The sample clip, frame by frame as JPEG."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/sample.json")
+    async def facts() -> dict[str, Any]:
+        """How many frames there are, how large, and how fast they follow each other."""
+        return {
+            "frames": len(sample.jpegs),
+            "size": sample.size,
+            "frame_time_ms": sample.frame_time_ms,
+            "spacing_mm": sample.spacing_mm,
+            "view": sample.view,
+            "region": None,
+        }
+
+    @router.get("/sample/{index}.jpg")
+    async def frame(index: int) -> Response:
+        """One frame."""
+        if not 0 <= index < len(sample.jpegs):
+            raise NotFoundError(f"the sample clip has {len(sample.jpegs)} frames")
+        return Response(sample.jpegs[index], media_type="image/jpeg", headers=CACHE)
+
+    return router
+
+
+def mount_page(app: FastAPI) -> None:
+    """Serve the page's files where no route answers."""
+    app.mount("/", StaticFiles(directory=WEB, html=True), name="page")

@@ -1,0 +1,149 @@
+"""Every deploy-time knob: typed, bounded, frozen, read once from GDKVM_* variables."""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.errors import SettingsError
+
+ENV_PREFIX = "GDKVM_"
+
+
+class Settings(BaseSettings):
+    """Deploy-time knobs, read once from GDKVM_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; other than loopback needs keys."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes any free one.")
+    api_keys_file: Path | None = Field(
+        default=None, description="File with the SHA-256 of one API key a line, in hexadecimal."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least grave event that is logged."
+    )
+    model: str | None = Field(
+        default=None, max_length=64, description="Model to serve; the manifest's default if unset."
+    )
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024, description="Inference threads."
+    )
+    streams: int = Field(
+        default=2, ge=1, le=256, description="Frames of different sessions worked on at once."
+    )
+    max_sessions: PositiveInt = Field(default=16, description="The next one is refused.")
+    inbox_frames: int = Field(
+        default=8, ge=1, le=256, description="Unanswered frames allowed under policy every."
+    )
+    frame_max_bytes: int = Field(
+        default=16 << 20, ge=1024, description="Longest message of a stream."
+    )
+    idle_timeout_s: float = Field(default=30.0, gt=0, description="Silence that ends a session.")
+    send_timeout_s: float = Field(
+        default=10.0, gt=0, description="How long an answer may wait for its reader."
+    )
+    resume_s: float = Field(
+        default=60.0, ge=0, description="How long a session outlives its socket."
+    )
+    drain_s: float = Field(
+        default=10.0, gt=0, description="How long a stopping server waits for its sessions."
+    )
+    upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
+    max_clips: PositiveInt = Field(
+        default=100, description="Clips kept; the oldest finished one makes room."
+    )
+    clip_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "gdkvm-clips",
+        description="Folder of uploaded clips; emptied of what an earlier run left.",
+    )
+
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class KeyRing:
+    """The keys that open the server; an empty ring leaves it open to its own machine."""
+
+    def __init__(self, digests: tuple[str, ...]) -> None:
+        self._digests = digests
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def opens(self, key: str) -> bool:
+        """Whether a key is known, in a time that does not depend on it."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+
+def load_settings(host: str | None = None, port: int | None = None) -> Settings:
+    """Read the environment; what the command line gives goes first.
+
+    Raises:
+        SettingsError: an unknown GDKVM_* variable, a value out of bounds, or a server that anyone
+            could reach without a key.
+    """
+    check_names(list(os.environ))
+    given: dict[str, Any] = {"host": host, "port": port}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ENV_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name}: {first['msg']}") from error
+    if not settings.is_loopback() and settings.api_keys_file is None:
+        raise SettingsError(
+            f"{settings.host} can be reached from outside: set GDKVM_API_KEYS_FILE, or listen on "
+            "127.0.0.1"
+        )
+    return settings
+
+
+def check_names(names: list[str]) -> None:
+    """Refuse a misspelt variable, which would otherwise be ignored.
+
+    Raises:
+        SettingsError: a GDKVM_* name that is no setting.
+    """
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = [name for name in names if name.upper().startswith(ENV_PREFIX)]
+    unknown = sorted(name for name in unknown if name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown settings: {', '.join(unknown)}")
+
+
+def load_keys(path: Path | None) -> KeyRing:
+    """Read the digests of the API keys.
+
+    Raises:
+        SettingsError: the file cannot be read, holds no key, or a line is not a SHA-256.
+    """
+    if path is None:
+        return KeyRing(())
+    try:
+        lines = [line.strip().lower() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("GDKVM_API_KEYS_FILE cannot be read") from error
+    digests = tuple(line for line in lines if line and not line.startswith("#"))
+    if not digests or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+        raise SettingsError(
+            "GDKVM_API_KEYS_FILE needs one SHA-256 in hexadecimal a line: printf KEY | sha256sum"
+        )
+    return KeyRing(digests)

@@ -1,0 +1,172 @@
+"""One clip from its file to the result document; the command line and the server share it."""
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model import STRUCTURES, Beat, EjectionFraction, Predictor, to_source_labels
+from server.analysis import Analysis
+from server.errors import EngineError
+from server.export.overlay import Findings, MeasuredFrame, write_overlay
+from server.ingest import Clip, IngestLimits, open_clip
+from server.protocol import EfMessage, LvMessage, QualityMessage
+
+Progress = Callable[[int, int | None], None]
+
+APICAL_VIEWS = ("A4C", "A2C")
+"""Views whose volumes the method of disks is made for."""
+
+LEFT_OUT = EjectionFraction("withheld", None, None, None, "none", 0, None, None, None, ())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """What was found in a clip.
+
+    Attributes:
+        document: the clip result of docs/clips.md.
+        findings: the same for the overlay.
+        size: rows and columns.
+    """
+
+    document: dict[str, Any]
+    findings: Findings
+    size: tuple[int, int]
+
+
+def analyse_clip(
+    path: Path,
+    predictor: Predictor,
+    *,
+    view: str | None = None,
+    limits: IngestLimits | None = None,
+    progress: Progress | None = None,
+    labels: list[bytes] | None = None,
+) -> Study:
+    """Segment and measure every frame of a clip as the live stream would.
+
+    Args:
+        path: the file.
+        predictor: the network.
+        view: where the caller knows better than the file.
+        limits: bounds of what is read.
+        progress: told frames done and in all (None: unknown); may raise to stop.
+        labels: filled with one deflated label map a frame, where given.
+
+    Raises:
+        IngestError: what is wrong with the file.
+        EchoError: what the network or the measurement refuses.
+    """
+    frames: list[MeasuredFrame] = []
+    with open_clip(path, limits) as clip:
+        analysis = Analysis(predictor, clip.region, clip.spacing_mm)
+        for frame in clip.frames:
+            finding = analysis.step(frame)
+            frames.append(MeasuredFrame(frame.seq, frame.time_us, finding.reading))
+            if labels is not None:
+                labels.append(zlib.compress(to_source_labels(finding.mask).tobytes(), 1))
+            if progress is not None:
+                progress(len(frames), clip.frame_count)
+        analysis.finish()
+        chosen = view or clip.view
+        ef = withhold(analysis.ef, clip, chosen)
+        findings = Findings(frames, analysis.beats, ef, chosen)
+        return Study(document_of(clip, findings, predictor), findings, clip.size)
+
+
+def withhold(ef: EjectionFraction, clip: Clip, view: str | None) -> EjectionFraction:
+    """Give no EF where the file itself speaks against one."""
+    reasons = []
+    if clip.colour_overlay:
+        reasons.append("colour_overlay")
+    if view is not None and view not in APICAL_VIEWS:
+        reasons.append("view_not_apical")
+    if not reasons:
+        return ef
+    return replace(LEFT_OUT, reasons=tuple(dict.fromkeys([*reasons, *ef.reasons])))
+
+
+def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[str, Any]:
+    """The clip result; what is unknown is null."""
+    model = predictor.model
+    return {
+        "clip": {
+            "frames": len(findings.frames),
+            "size": list(clip.size),
+            "spacing_mm": clip.spacing_mm and list(clip.spacing_mm),
+            "time_base": {
+                "source": clip.time_base.source,
+                "duration_ms": clip.time_base.duration_ms,
+            },
+            "view": findings.view,
+            "warnings": list(clip.warnings),
+        },
+        "ef": EfMessage.of(findings.ef).model_dump(mode="json"),
+        "beats": [_beat(beat) for beat in findings.beats],
+        "frames": [_frame(frame) for frame in findings.frames],
+        "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+    }
+
+
+def _beat(beat: Beat) -> dict[str, Any]:
+    return {
+        "ed_seq": beat.ed_seq,
+        "es_seq": beat.es_seq,
+        "ef_percent": round(beat.ef_percent, 1),
+        "is_complete": beat.is_complete,
+        "reasons": list(beat.reasons),
+    }
+
+
+def _frame(frame: MeasuredFrame) -> dict[str, Any]:
+    lv = LvMessage.of(frame.reading.lv)
+    return {
+        "seq": frame.seq,
+        "time_ms": None if frame.time_us is None else round(frame.time_us / 1000, 3),
+        "lv": lv and lv.model_dump(mode="json"),
+        "quality": QualityMessage.of(frame.reading.quality).model_dump(mode="json"),
+    }
+
+
+def write_masks(path: Path, study: Study, labels: list[bytes]) -> None:
+    """Write ``masks.npz`` frame by frame: labels_THW, time_ms_T and the names of the labels.
+
+    Args:
+        path: where to write.
+        study: of the same clip.
+        labels: one deflated label map a frame.
+    """
+    rows, columns = study.size
+    times = [np.nan if f.time_us is None else f.time_us / 1000 for f in study.findings.frames]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("labels_THW.npy", "w", force_zip64=True) as member:
+            header = {
+                "descr": "|u1",
+                "fortran_order": False,
+                "shape": (len(labels), rows, columns),
+            }
+            np.lib.format.write_array_header_1_0(member, header)
+            for deflated in labels:
+                member.write(zlib.decompress(deflated))
+        for name, values in (("time_ms_T", times), ("structures", list(STRUCTURES))):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.array(values), allow_pickle=False)
+
+
+def write_study_overlay(
+    path: Path, upload: Path, study: Study, limits: IngestLimits | None = None
+) -> None:
+    """Write the overlay video of a clip that was analysed before.
+
+    Raises:
+        EngineError: the file is not the one that was analysed.
+    """
+    with open_clip(upload, limits) as clip:
+        if clip.size != study.size:
+            raise EngineError("the clip changed while it was worked on")
+        write_overlay(path, clip.frames, study.findings)
