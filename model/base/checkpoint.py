@@ -91,7 +91,7 @@ def import_checkpoint(
     rule = alpha_rule or (AlphaRule.RERELEASE if is_rerelease else AlphaRule.OFFICIAL)
     has_auxiliary = any(name.startswith(AUXILIARY_PREFIX) for name in found.entries)
     config = BaseConfig(rule, has_auxiliary)
-    check_entries(found.entries, config, path.name)
+    check_entries(found.entries, BaseNetwork(config), path.name)
     source = {
         "file": path.name,
         "sha256": source_sha256,
@@ -117,8 +117,8 @@ def load_base(manifest: Path) -> BaseNetwork:
         entries = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{weights.name} is not a safetensors file: {error}") from error
-    check_entries(entries, config, weights.name)
     network = BaseNetwork(config)
+    check_entries(entries, network, weights.name)
     network.load_state_dict(entries)
     return network.eval()
 
@@ -189,20 +189,14 @@ def without_wrappers(name: str) -> str:
     return name
 
 
-def expected_entries(config: BaseConfig) -> dict[str, Tensor]:
-    """Names, shapes and types of a network's state dict, without memory behind them."""
-    with torch.device("meta"):
-        return BaseNetwork(config).state_dict()
-
-
-def check_entries(entries: Mapping[str, Tensor], config: BaseConfig, file_name: str) -> None:
+def check_entries(entries: Mapping[str, Tensor], network: BaseNetwork, file_name: str) -> None:
     """Compare a state dict with the network it should fill.
 
     Raises:
         WeightsError: names the first entry that is missing, of another shape or type, not finite,
             or not known.
     """
-    expected = expected_entries(config)
+    expected = network.state_dict()
     for name, wanted in expected.items():
         if name not in entries:
             lacking = sum(other not in entries for other in expected)

@@ -55,15 +55,16 @@ def export_step(
     """
     state = network.initial_state(batch, *size_px, structures)
     image_BCHW = state.masks_BNHW.new_zeros(batch, 1, *size_px)
-    program = torch.onnx.export(
-        FlatStep(network),
-        (image_BCHW, *state.tensors()),
-        input_names=INPUT_NAMES,
-        output_names=OUTPUT_NAMES,
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
+    with torch.no_grad():
+        program = torch.onnx.export(
+            FlatStep(network).eval(),
+            (image_BCHW, *state.tensors()),
+            input_names=INPUT_NAMES,
+            output_names=OUTPUT_NAMES,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.save(path, external_data=False)
     return path

@@ -76,7 +76,7 @@ class StepOutput(NamedTuple):
         logits_BNHW: log-odds at full size, background first.
         masks_BNHW: probabilities at full size, background left out.
         pixels_BCHW: pixel features, for the auxiliary losses.
-        sensory_BNCHW: the sensory map between its two updates, for the auxiliary losses.
+        sensory_BNCHW: the sensory map after the frame, for the auxiliary losses.
         query_logits_BNLHW: drafts of the query transformer, for the auxiliary losses.
     """
 
@@ -218,7 +218,7 @@ class BaseNetwork(nn.Module):
             drawn.logits_BNHW,
             drawn.masks_BNHW,
             pixels_BCHW,
-            encoded.sensory_BNCHW,
+            drawn.sensory_BNCHW,
             drawn.query_logits_BNLHW,
         )
         return output, after
