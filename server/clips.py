@@ -1,15 +1,17 @@
 """One uploaded clip's life: received, queued, running, done or failed; its results."""
 
 import asyncio
+import fcntl
 import logging
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from model import EchoError, Predictor
 from server.errors import (
@@ -75,6 +77,40 @@ class Job:
         }
 
 
+class Room:
+    """This run's own folder among those of other servers of this machine."""
+
+    def __init__(self, parent: Path) -> None:
+        """Make it, and remove what runs that have ended left behind."""
+        parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for lock in parent.glob("*.lock"):
+            with lock.open("r+b") as file:
+                if _try_lock(file):
+                    _remove(lock)
+        self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+        self._lock = self.folder.with_suffix(".lock").open("wb")
+        _try_lock(self._lock)
+
+    def close(self) -> None:
+        """Remove it with all that is in it."""
+        _remove(self.folder.with_suffix(".lock"))
+        self._lock.close()
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Lock a file for as long as this process has it open; False where another one has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
+
+
 class _DeletedError(EchoError):
     """Nobody wants the result any more."""
 
@@ -85,7 +121,7 @@ class ClipStore:
     """Every clip of this server; used from the event loop, works on one thread of its own."""
 
     def __init__(self, settings: Settings, predictor: Predictor, metrics: Metrics) -> None:
-        """Empty the folder of clips; nothing outlives a run.
+        """Make an empty store; nothing outlives a run.
 
         Args:
             settings: where clips are, how many and how large.
@@ -98,8 +134,7 @@ class ClipStore:
         self._limits = IngestLimits(file_bytes=settings.upload_max_bytes)
         self._jobs: dict[str, Job] = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="clips")
-        shutil.rmtree(settings.clip_dir, ignore_errors=True)
-        settings.clip_dir.mkdir(parents=True, mode=0o700)
+        self._room = Room(settings.clip_dir)
 
     def open(self, view: str | None) -> Job:
         """Make room for one clip.
@@ -113,7 +148,7 @@ class ClipStore:
                 raise AdmissionError(f"{len(self._jobs)} clips are waiting; try again later")
             self.delete(oldest.id)
         identifier = "c_" + secrets.token_urlsafe(12)
-        job = Job(identifier, self._settings.clip_dir / identifier, view, time.time())
+        job = Job(identifier, self._room.folder / identifier, view, time.time())
         job.folder.mkdir(mode=0o700)
         self._jobs[identifier] = job
         return job
@@ -250,4 +285,4 @@ class ClipStore:
         for identifier in list(self._jobs):
             self.delete(identifier)
         self._worker.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self._settings.clip_dir, ignore_errors=True)
+        self._room.close()

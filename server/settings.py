@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     clip_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / "gdkvm-clips",
-        description="Folder of uploaded clips; emptied of what an earlier run left.",
+        description="Folder of uploaded clips; a run empties its own part when it ends.",
     )
 
     def is_loopback(self) -> bool:
