@@ -14,6 +14,10 @@ from model.frame import Fit, Region
 SECTOR_LEVEL = 6
 """Grey level above which a smoothed pixel counts as insonified tissue."""
 
+SECTOR_CAP = 24
+"""Brighter pixels count as this one, so that a thin bright line (an ECG trace, text) beside the
+sector smooths to less than SECTOR_LEVEL and does not join it."""
+
 SECTOR_MIN_SHARE = 0.06
 """A sector covers at least this share of the image; smaller bright areas are text or noise."""
 
@@ -42,7 +46,8 @@ def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
     small = cv2.resize(
         pixels_HW, (max(1, cols // shrink), max(1, rows // shrink)), interpolation=cv2.INTER_AREA
     )
-    bright = np.asarray(cv2.GaussianBlur(small, (0, 0), 2.0) > SECTOR_LEVEL, dtype=np.uint8)
+    smooth = cv2.GaussianBlur(np.minimum(small, SECTOR_CAP), (0, 0), 2.0)
+    bright = np.asarray(smooth > SECTOR_LEVEL, dtype=np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
     count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     if count < 2:
@@ -114,9 +119,10 @@ def to_network_input(pixels_HW: NDArray[np.uint8], fit: Fit) -> NDArray[np.float
     crop = pixels_HW[
         region.top : region.top + region.height, region.left : region.left + region.width
     ]
-    is_shrunk = fit.scale_row < 1.0 or fit.scale_col < 1.0
-    method = cv2.INTER_AREA if is_shrunk else cv2.INTER_LINEAR
-    scaled = cv2.resize(crop, (box.width, box.height), interpolation=method)
+    # Shrink before growing: cv2.INTER_AREA skips pixels where one axis shrinks and the other grows.
+    smaller = (min(box.width, region.width), min(box.height, region.height))
+    averaged = cv2.resize(crop, smaller, interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(averaged, (box.width, box.height), interpolation=cv2.INTER_LINEAR)
     image_11HW = np.zeros((1, 1, fit.network_size, fit.network_size), np.float32)
     image_11HW[0, 0, box.top : box.top + box.height, box.left : box.left + box.width] = scaled
     image_11HW /= 255.0
