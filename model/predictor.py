@@ -1,10 +1,13 @@
 """The only door for inference: frames and states in, masks and new states out."""
 
+import hashlib
 import json
+import math
 import struct
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,8 @@ from model.weights import WEIGHTS_DIR, ModelInfo, load_info
 SELF_TEST_FRAMES = 3
 SELF_TEST_TOLERANCE = 0.05
 """Largest difference of a pooled LV probability that reduced precision may cause."""
+
+_VIEW_HEADER = struct.Struct("<I32s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +46,16 @@ class StreamState:
     is_locked: bool = False
 
     def to_bytes(self, model_sha256: str) -> bytes:
-        """Length-prefixed JSON of the view, then the memory."""
-        view = asdict(replace(self, memory=None))  # type: ignore[arg-type]
-        del view["memory"]
+        """Length, checksum and JSON of the view, then the memory, which has its own checksum."""
+        view = {
+            "region": None if self.region is None else asdict(self.region),
+            "spacing_mm": self.spacing_mm,
+            "fit": None if self.fit is None else asdict(self.fit),
+            "is_locked": self.is_locked,
+        }
         text = json.dumps(view).encode()
-        return struct.pack("<I", len(text)) + text + self.memory.to_bytes(model_sha256)
+        header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
+        return header + text + self.memory.to_bytes(model_sha256)
 
 
 class Predictor:
@@ -63,7 +73,12 @@ class Predictor:
         Args:
             region: box that holds the ultrasound image, None to find it by content.
             spacing_mm: row and column spacing, None where unknown.
+
+        Raises:
+            FrameError: a spacing that no pixel can have.
         """
+        if spacing_mm is not None and not all(0.0 < mm < math.inf for mm in spacing_mm):
+            raise FrameError(f"pixel spacing must be above 0 mm and finite, got {spacing_mm}")
         return StreamState(MemoryState.zeros(self.backend.spec), region, spacing_mm)
 
     def step(self, frame: Frame, state: StreamState) -> tuple[Mask, StreamState]:
@@ -117,23 +132,19 @@ class Predictor:
             StateError: not such bytes, or another model's.
         """
         try:
-            (length,) = struct.unpack_from("<I", blob)
-            view = json.loads(blob[4 : 4 + length])
-            fit = view["fit"]
-            if fit is not None:
-                fit = Fit(
-                    **{
-                        **fit,
-                        "region": Region(**fit["region"]),
-                        "source_size": tuple(fit["source_size"]),
-                    }
-                )
-            region = None if view["region"] is None else Region(**view["region"])
+            length, digest = _VIEW_HEADER.unpack_from(blob)
+            text = blob[_VIEW_HEADER.size :][:length]
+            if hashlib.sha256(text).digest() != digest:
+                raise StateError("these bytes are not a saved session, or they are damaged")
+            view = json.loads(text)
+            region, fit = _read_region(view["region"]), _read_fit(view["fit"])
             spacing = None if view["spacing_mm"] is None else tuple(view["spacing_mm"])
-        except (struct.error, ValueError, KeyError, TypeError) as error:
+            is_locked = bool(view["is_locked"])
+        except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
-        memory = MemoryState.from_bytes(blob[4 + length :], self.backend.spec, self.model.sha256)
-        return StreamState(memory, region, spacing, fit, bool(view["is_locked"]))
+        memory_blob = blob[_VIEW_HEADER.size + length :]
+        memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
+        return StreamState(memory, region, spacing, fit, is_locked)
 
     def self_test(self) -> bool:
         """Whether a synthetic clip gives the mask that the manifest records for these weights."""
@@ -142,6 +153,17 @@ class Predictor:
         return found.shape == wanted.shape and bool(
             np.abs(found - wanted).max() <= SELF_TEST_TOLERANCE
         )
+
+
+def _read_region(values: dict[str, int] | None) -> Region | None:
+    return None if values is None else Region(**values)
+
+
+def _read_fit(values: dict[str, Any] | None) -> Fit | None:
+    if values is None:
+        return None
+    size = tuple(values["source_size"])
+    return Fit(**{**values, "region": Region(**values["region"]), "source_size": size})
 
 
 def self_test_frame(seq: int) -> Frame:

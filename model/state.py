@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from model.errors import StateError
 
 FORMAT_VERSION = 1
-_HEADER = struct.Struct("<4sHH32s32s")
+_HEADER = struct.Struct("<4sH32s32s")
 _MAGIC = b"GDKS"
 
 
@@ -70,7 +70,7 @@ class MemoryState:
         """Header (magic, version, model hash, checksum of the body), then the arrays."""
         body = b"".join(array.astype("<f4", copy=False).tobytes() for array in self.arrays)
         digest = hashlib.sha256(body).digest()
-        return _HEADER.pack(_MAGIC, FORMAT_VERSION, 0, bytes.fromhex(model_sha256), digest) + body
+        return _HEADER.pack(_MAGIC, FORMAT_VERSION, bytes.fromhex(model_sha256), digest) + body
 
     @classmethod
     def from_bytes(cls, blob: bytes, spec: StateSpec, model_sha256: str) -> "MemoryState":
@@ -86,7 +86,7 @@ class MemoryState:
         """
         if len(blob) < _HEADER.size or blob[:4] != _MAGIC:
             raise StateError("these bytes are not a saved state")
-        _, version, _, model_digest, body_digest = _HEADER.unpack_from(blob)
+        _, version, model_digest, body_digest = _HEADER.unpack_from(blob)
         body = blob[_HEADER.size :]
         if version != FORMAT_VERSION:
             raise StateError(
