@@ -32,13 +32,16 @@ class ModelConfig:
         """Refuse a shape that cannot be built.
 
         Raises:
-            WeightsError: a side not divisible by 16, or a bound outside (0, 1).
+            WeightsError: a side not divisible by 16, a width below 1, or a bound outside (0, 1).
         """
+        object.__setattr__(self, "widths", tuple(self.widths))
+        counts = (*self.widths, self.key_width, self.heads, self.value_width, self.sensory_width)
+        if len(self.widths) != 4 or min(counts) < 1:
+            raise WeightsError(f"a network needs four encoder widths, all widths >= 1, got {self}")
         if self.network_size % 16 or self.network_size < 32:
             raise WeightsError(f"network_size must be a multiple of 16, got {self.network_size}")
         if not 0.0 < self.alpha_max < 1.0:
             raise WeightsError(f"alpha_max must lie inside (0, 1), got {self.alpha_max}")
-        object.__setattr__(self, "widths", tuple(self.widths))
 
     @property
     def grid(self) -> int:

@@ -47,15 +47,22 @@ def read_manifest(folder: Path = WEIGHTS_DIR) -> dict[str, Any]:
     """The manifest of a weights folder.
 
     Raises:
-        WeightsError: no manifest, or one that is not JSON.
+        WeightsError: no manifest, one that is not JSON, or one without a default and models.
     """
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise WeightsError(f"no weights manifest at {path.name}: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+        raise WeightsError(f"no weights manifest at {path}: {error.strerror}") from error
+    except ValueError as error:
         raise WeightsError(f"the weights manifest is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("models"), dict):
+        raise WeightsError("the weights manifest must be an object with 'default' and 'models'")
+    if manifest.get("default") not in manifest["models"]:
+        raise WeightsError(
+            f"the weights manifest's default is {manifest.get('default')!r}, "
+            f"its models are: {', '.join(sorted(manifest['models']))}"
+        )
     return manifest
 
 
@@ -74,7 +81,8 @@ def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
         folder: where manifest and files are.
 
     Raises:
-        WeightsError: unknown name, a missing file, or one whose bytes are not the manifest's.
+        WeightsError: unknown name, an incomplete entry, a missing file, or one whose bytes are
+            not the manifest's.
     """
     manifest = read_manifest(folder)
     chosen = name or manifest["default"]
@@ -83,6 +91,15 @@ def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
         raise WeightsError(
             f"no model {chosen!r}; there are: {', '.join(sorted(manifest['models']))}"
         )
+    try:
+        return _checked_info(chosen, entry, folder)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            f"the manifest's entry of {chosen!r} is incomplete or wrong: {error}"
+        ) from error
+
+
+def _checked_info(name: str, entry: dict[str, Any], folder: Path) -> ModelInfo:
     path = folder / entry["file"]
     if not path.is_file():
         raise WeightsError(f"the weights file {path.name} is missing")
@@ -92,7 +109,7 @@ def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
             f"{path.name} is damaged: its SHA-256 is {found}, the manifest says {entry['sha256']}"
         )
     return ModelInfo(
-        name=chosen,
+        name=name,
         version=entry["version"],
         sha256=found,
         licence=entry["licence"],
