@@ -1,0 +1,120 @@
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.frame import Mask, Region
+from model.postprocess import to_source_labels
+from model.preprocess import make_fit, network_box
+
+SIDE = 48
+
+
+def interpolated(map_HW: NDArray[np.float64], row: float, col: float) -> float:
+    """Bilinear value at a place of a map whose edge goes on for ever."""
+    row = min(max(row, 0.0), map_HW.shape[0] - 1.0)
+    col = min(max(col, 0.0), map_HW.shape[1] - 1.0)
+    r, c = int(row), int(col)
+    below, beside = min(r + 1, map_HW.shape[0] - 1), min(c + 1, map_HW.shape[1] - 1)
+    dr, dc = row - r, col - c
+    upper = (1 - dc) * map_HW[r, c] + dc * map_HW[r, beside]
+    lower = (1 - dc) * map_HW[below, c] + dc * map_HW[below, beside]
+    return float((1 - dr) * upper + dr * lower)
+
+
+def reference_scores(mask: Mask) -> NDArray[np.float64]:
+    """Probability of background and structures at every pixel of the region, one by one."""
+    fit, box = mask.fit, network_box(mask.fit)
+    maps = [1.0 - mask.probabilities_NHW.astype(np.float64).sum(axis=0), *mask.probabilities_NHW]
+    seen = [
+        np.asarray(each, np.float64)[
+            box.top : box.top + box.height, box.left : box.left + box.width
+        ]
+        for each in maps
+    ]
+    region = fit.region
+    scores = np.zeros((4, region.height, region.width))
+    for row in range(region.height):
+        for col in range(region.width):
+            at = fit.to_network(np.array([[region.top + row, region.left + col]], np.float64))[0]
+            for index, each in enumerate(seen):
+                scores[index, row, col] = interpolated(each, at[0] - box.top, at[1] - box.left)
+    return scores
+
+
+def a_mask(size: tuple[int, int], region: Region, seed: int, sharpness: float) -> Mask:
+    """Smooth random probabilities, background over most of the map."""
+    rng = np.random.default_rng(seed)
+    logits = [
+        cv2.GaussianBlur(rng.normal(size=(SIDE, SIDE)), (0, 0), 3.0) * sharpness for _ in range(4)
+    ]
+    scores = np.exp(np.stack(logits) + np.array([2.0, 0, 0, 0])[:, None, None])
+    probabilities = (scores / scores.sum(axis=0))[1:].astype(np.float32)
+    return Mask(probabilities, make_fit(region, size, SIDE), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "region"),
+    [
+        ((61, 90), Region(0, 0, 61, 90)),
+        ((61, 90), Region(7, 11, 40, 33)),
+        ((30, 23), Region(2, 0, 28, 23)),
+        ((48, 48), Region(0, 0, 48, 48)),
+        ((120, 40), Region(0, 5, 120, 7)),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("sharpness", [20.0, 80.0])
+def test_labels_are_those_of_a_slow_bilinear_argmax(
+    size: tuple[int, int], region: Region, seed: int, sharpness: float
+) -> None:
+    mask = a_mask(size, region, seed, sharpness)
+    scores = reference_scores(mask)
+    wanted = scores.argmax(axis=0)
+    ordered = np.sort(scores, axis=0)
+    is_clear = ordered[-1] - ordered[-2] > 1e-5
+    assert is_clear.mean() > 0.99
+    assert len(np.unique(wanted)) > 1  # there is something to compare
+    labels_HW = to_source_labels(mask)
+    assert labels_HW.dtype == np.uint8
+    inside = labels_HW[
+        region.top : region.top + region.height, region.left : region.left + region.width
+    ]
+    np.testing.assert_array_equal(inside[is_clear], wanted[is_clear])
+    outside = labels_HW.copy()
+    outside[region.top : region.top + region.height, region.left : region.left + region.width] = 0
+    assert not outside.any()
+    assert labels_HW.shape == size
+
+
+def test_a_map_of_background_has_no_labels() -> None:
+    fit = make_fit(Region(0, 0, 70, 70), (70, 70), SIDE)
+    faint = np.full((3, SIDE, SIDE), 0.16, np.float32)  # background 0.52
+    assert not to_source_labels(Mask(faint, fit, 1.0)).any()
+
+
+@pytest.mark.parametrize("label", [1, 2, 3])
+def test_a_structure_that_fills_the_input_fills_the_region(label: int) -> None:
+    fit = make_fit(Region(5, 9, 50, 30), (70, 70), SIDE)
+    sure = np.zeros((3, SIDE, SIDE), np.float32)
+    sure[label - 1] = 1.0
+    wanted = np.zeros((70, 70), np.uint8)
+    wanted[5:55, 9:39] = label
+    np.testing.assert_array_equal(to_source_labels(Mask(sure, fit, 1.0)), wanted)
+
+
+def test_one_sure_pixel_of_the_network_is_seen_on_the_source() -> None:
+    # 96 px on 48: the pixel's own four source pixels have 9/16 of it, their neighbours 3/16
+    fit = make_fit(Region(0, 0, 96, 96), (96, 96), SIDE)
+    probabilities = np.zeros((3, SIDE, SIDE), np.float32)
+    probabilities[2, 10, 47] = 1.0
+    wanted = np.zeros((96, 96), np.uint8)
+    wanted[20:22, 94:96] = 3
+    np.testing.assert_array_equal(to_source_labels(Mask(probabilities, fit, 1.0)), wanted)
+
+
+def test_the_likelier_of_two_structures_wins_without_a_majority() -> None:
+    fit = make_fit(Region(0, 0, 48, 48), (48, 48), SIDE)
+    maps = np.empty((3, SIDE, SIDE), np.float32)
+    maps[:] = np.array([0.30, 0.35, 0.05], np.float32)[:, None, None]  # background 0.30
+    assert (to_source_labels(Mask(maps, fit, 1.0)) == 2).all()
