@@ -15,14 +15,13 @@ from server.ingest.decode import Decoder, choose_compressed, choose_native, is_e
 from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
 from server.ingest.fragments import (
-    Frames,
     frame_reader,
     is_encapsulated,
     locate_fragments,
     locate_native,
     single_stream,
 )
-from server.ingest.layout import Layout, check_frames, read_layout
+from server.ingest.layout import Layout, as_stored, check_frames, read_layout
 from server.ingest.pixels import COLOURED_SHARE
 from server.ingest.prefetch import decode_in_order
 from server.ingest.region import calibrate, view_of
@@ -116,20 +115,24 @@ def _locate(
     elif (bare := single_stream(pixels, window, layout)) is not None:
         frames = bare
     else:
-        frames = locate_native(pixels, window, layout.frame_bytes, layout.declared_frames)
-        return _native(data_set, pixels, layout, frames)
+        return _native(data_set, pixels, layout)
     read = frame_reader(frames, window)
     count, warnings = len(frames.pieces), frames.warnings
     first = read(0)
-    decoder = choose_compressed(first, layout, limits, stack)
     if not is_end_whole(first, read(count - 1) if count > 1 else first):
         count, warnings = count - 1, (*warnings, "truncated_frames")
+    decoder = choose_compressed(first, layout, limits, stack)
     return _Stored(count, read, decoder, warnings)
 
 
-def _native(data_set: DataSet, pixels: Element, layout: Layout, frames: Frames) -> _Stored:
+def _native(data_set: DataSet, pixels: Element, declared: Layout) -> _Stored:
+    layout = as_stored(declared, pixels.length)
+    frames = locate_native(pixels, data_set.window, layout.frame_bytes, layout.declared_frames)
     is_little = data_set.header.encoding.is_little
     is_swapped = not is_little and pixels.vr == b"OW" and layout.bytes_per_sample == 1
     read = frame_reader(frames, data_set.window)
     decoder = choose_native(read(0), layout, is_little=is_little, is_swapped=is_swapped)
-    return _Stored(len(frames.pieces), read, decoder, frames.warnings)
+    warnings = (
+        frames.warnings if layout == declared else (*frames.warnings, "chroma_not_subsampled")
+    )
+    return _Stored(len(frames.pieces), read, decoder, warnings)

@@ -134,23 +134,26 @@ def _group(
     fragments = found.whole
     if declared == len(fragments):
         return [(fragment,) for fragment in fragments]
-    starts = [fragment[0] - 8 for fragment in fragments]
-    for offsets in (_extended_offsets(header), _basic_offsets(found.table)):
-        wanted = [starts[0] + offset for offset in offsets]
-        if (
-            wanted
-            and _is_rising_subset(wanted, starts)
-            and (declared or len(wanted)) == len(wanted)
-        ):
-            return _split(fragments, set(wanted))
-    begins = {
+    offsets = [fragment[0] - 8 for fragment in fragments]
+    tables = (_extended_offsets(header), _basic_offsets(found.table))
+    tabled = [
+        begins
+        for table in tables
+        if _is_usable(begins := [offsets[0] + offset for offset in table], offsets)
+    ]
+    seen = [
         fragment[0] - 8
         for fragment in fragments
         if starts_a_stream(window.read_at(fragment[0], min(fragment[1], _START_BYTES)))
-    }
-    if not begins:
-        return [tuple(fragments)] if declared == 1 else [(fragment,) for fragment in fragments]
-    return _split(fragments, begins | {starts[0]})
+    ]
+    # where the header does not count, what is seen goes before a table that may be too short
+    candidates = [*tabled, seen] if declared else [seen, *tabled]
+    for begins in candidates:
+        if begins and declared in (None, len(begins)):
+            return _split(fragments, {*begins, offsets[0]})
+    if seen:
+        return _split(fragments, {*seen, offsets[0]})
+    return [tuple(fragments)] if declared == 1 else [(fragment,) for fragment in fragments]
 
 
 def _basic_offsets(table: bytes) -> tuple[int, ...]:
@@ -161,7 +164,10 @@ def _extended_offsets(header: Header) -> tuple[int, ...]:
     return tuple(int(offset) for offset in header.binary(Tag.ExtendedOffsetTable, "Q"))
 
 
-def _is_rising_subset(wanted: list[int], starts: list[int]) -> bool:
+def _is_usable(wanted: list[int], starts: list[int]) -> bool:
+    """Whether an offset table's entries rise and are where fragments start."""
+    if not wanted:
+        return False
     is_rising = all(a < b for a, b in pairwise(wanted))
     return is_rising and wanted[0] == starts[0] and set(wanted) <= set(starts)
 

@@ -4,7 +4,7 @@ Source:
     DICOM PS3.3 C.7.6.3 (image pixel module).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,15 @@ class Layout:
     palette: Palette | None
 
     @property
+    def is_subsampled(self) -> bool:
+        """Whether two neighbours in a row share their chroma, where frames are not compressed."""
+        return self.photometric in ("YBR_FULL_422", "YBR_PARTIAL_422")
+
+    @property
     def frame_bytes(self) -> int:
         """Bytes of one uncompressed frame; 4:2:2 frames hold two bytes a pixel, not three."""
         pixels = self.rows * self.columns
-        if self.photometric in ("YBR_FULL_422", "YBR_PARTIAL_422"):
+        if self.is_subsampled:
             return 2 * pixels
         return pixels * self.samples * self.bytes_per_sample
 
@@ -174,6 +179,26 @@ def declared_frames(header: Header) -> int | None:
     return int(number) if number is not None and number >= 1 else None
 
 
+def as_stored(layout: Layout, length: int) -> Layout:
+    """Correct the photometric interpretation of native 4:2:2 frames by their length.
+
+    Args:
+        layout: what the header says.
+        length: bytes of all pixel data.
+
+    Raises:
+        MalformedHeaderError: an odd number of columns cannot share chroma in pairs.
+    """
+    if not layout.is_subsampled:
+        return layout
+    whole = replace(layout, photometric=layout.photometric.replace("422", "").rstrip("_"))
+    if length // 2 * 2 == whole.frame_bytes * (layout.declared_frames or 1) // 2 * 2:
+        return whole
+    if layout.columns % 2:
+        raise MalformedHeaderError(f"{layout.photometric} with {layout.columns} columns")
+    return layout
+
+
 def to_components(raw: bytes, layout: Layout, *, is_little: bool) -> NDArray[np.integer[Any]]:
     """Give the bytes of one uncompressed frame their shape: H W, or H W 3.
 
@@ -183,7 +208,7 @@ def to_components(raw: bytes, layout: Layout, *, is_little: bool) -> NDArray[np.
         DICOM PS3.3 C.7.6.3.1.2 (order of the samples of YBR_FULL_422).
     """
     rows, columns = layout.rows, layout.columns
-    if layout.photometric in ("YBR_FULL_422", "YBR_PARTIAL_422"):
+    if layout.is_subsampled:
         pairs = np.frombuffer(raw, np.uint8).reshape(rows, columns // 2, 4)
         chroma = np.repeat(pairs[:, :, 2:], 2, axis=1)
         return np.dstack([pairs[:, :, :2].reshape(rows, columns), chroma])

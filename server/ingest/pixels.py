@@ -21,7 +21,7 @@ COLOURED_STEP = 20
 COLOURED_SHARE = 0.02
 """Share of coloured pixels from which an image counts as carrying a colour overlay."""
 
-_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422")
+_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
 Components: TypeAlias = NDArray[np.integer[Any]]
 """Samples of one frame, H W or H W 3, of 8 or 16 bits, signed or not."""

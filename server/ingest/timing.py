@@ -130,6 +130,6 @@ def heart_rate_bpm(header: Header) -> float | None:
 
 def r_wave_times_ms(header: Header) -> tuple[float, ...]:
     """Read RWaveTimeVector, milliseconds from the first frame, rising; empty where it is not."""
-    times_ms = header.binary(Tag.RWaveTimeVector, "d")
+    times_ms = header.binary(Tag.RWaveTimeVector, "f")
     is_rising = all(a < b for a, b in pairwise(times_ms))
     return times_ms if is_rising and all(abs(time) < 1e7 for time in times_ms) else ()

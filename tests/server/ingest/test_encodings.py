@@ -1,0 +1,432 @@
+"""Compressed frames, written by foreign encoders and compared with foreign decoders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jpeg_ls  # type: ignore[import-untyped]
+import numpy as np
+import openjpeg
+import pydicom
+import pydicom.data
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_fragments
+from pydicom.pixels.encoders.base import get_encoder
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from server.ingest import Clip, IngestError, IngestLimits, open_clip
+from tests.server.ingest.making import (
+    COUNT,
+    coloured_cine,
+    grey_cine,
+    luma_of,
+    run,
+    save,
+    to_ybr,
+    ultrasound,
+)
+
+PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"
+
+
+def read(path: Path) -> tuple[Clip, NDArray[np.uint8]]:
+    with open_clip(path) as clip:
+        return clip, np.array([frame.pixels_HW for frame in clip.frames])
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(IngestError) as refusal, open_clip(path) as clip:
+        list(clip.frames)
+    return refusal.value.code
+
+
+def j2k(frame: NDArray[Any], **how: Any) -> bytes:
+    return bytes(openjpeg.utils.encode_array(frame, **how))
+
+
+def jls(frame: NDArray[Any]) -> bytes:
+    return bytes(jpeg_ls.encode_array(frame))
+
+
+def rle(frame: NDArray[Any], photometric: str) -> bytes:
+    samples = 3 if frame.ndim == 3 else 1
+    return get_encoder(RLELossless).encode(
+        frame,
+        rows=frame.shape[0],
+        columns=frame.shape[1],
+        samples_per_pixel=samples,
+        photometric_interpretation=photometric,
+        bits_allocated=8 * frame.dtype.itemsize,
+        bits_stored=8 * frame.dtype.itemsize,
+        pixel_representation=0,
+        number_of_frames=1,
+        planar_configuration=0,
+        encoding_plugin="pydicom",
+    )
+
+
+LOSSLESS: list[tuple[str, str, Callable[[NDArray[Any]], bytes], str]] = [
+    ("RLE", RLELossless, lambda frame: rle(frame, "MONOCHROME2"), "DICOM, RLE"),
+    ("JPEG-LS", JPEGLSLossless, jls, "DICOM, JPEG-LS"),
+    ("JPEG 2000", JPEG2000Lossless, j2k, "DICOM, JPEG 2000"),
+]
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(("name", "syntax", "encode", "words"), LOSSLESS)
+def test_lossless_grey_comes_out_exactly(
+    tmp_path: Path,
+    name: str,
+    syntax: str,
+    encode: Callable[[NDArray[Any]], bytes],
+    words: str,
+    bits: int,
+) -> None:
+    cine = grey_cine(bits=bits)
+    made = ultrasound(cine, BitsStored=bits, HighBit=bits - 1)
+    path = save(made, tmp_path / name, syntax, [encode(frame) for frame in cine])
+    clip, lumas = read(path)
+    assert np.array_equal(lumas, cine >> bits - 8)
+    assert clip.encoding == words
+    assert clip.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "bits"), [("+e1", 8), ("+e1", 12), ("+el", 8), ("+el", 16), ("+e1", 16)]
+)
+def test_lossless_jpeg_comes_out_exactly(tmp_path: Path, option: str, bits: int) -> None:
+    cine = grey_cine(bits=bits)
+    native = save(ultrasound(cine, BitsStored=bits, HighBit=bits - 1), tmp_path / "native")
+    run("dcmcjpeg", option, native, tmp_path / "clip")
+    clip, lumas = read(tmp_path / "clip")
+    assert np.array_equal(lumas, cine >> bits - 8)
+    assert clip.encoding == "DICOM, JPEG Lossless"
+
+
+@pytest.mark.parametrize(("option", "name"), [("+el", "JPEG-LS"), ("+eb", "JPEG-LS")])
+def test_jpeg_ls_of_dcmtk_comes_out_as_dcmtk_decodes_it(
+    tmp_path: Path, option: str, name: str
+) -> None:
+    native = save(ultrasound(coloured_cine(), "RGB"), tmp_path / "native")
+    run("dcmcjpls", "+el" if option == "+el" else "+en", native, tmp_path / "clip")
+    run("dcmdjpls", tmp_path / "clip", tmp_path / "decoded")
+    expected = luma_of(pydicom.dcmread(tmp_path / "decoded").pixel_array)
+    clip, lumas = read(tmp_path / "clip")
+    assert np.abs(lumas - expected).max() <= 1
+    assert clip.encoding == f"DICOM, {name}"
+    assert clip.colour_overlay
+
+
+def test_lossless_jpeg_in_colour_keeps_its_luma(tmp_path: Path) -> None:
+    native = save(ultrasound(coloured_cine(), "RGB"), tmp_path / "native")
+    run("dcmcjpeg", "+e1", native, tmp_path / "clip")
+    clip, lumas = read(tmp_path / "clip")
+    assert np.abs(lumas - luma_of(coloured_cine())).max() <= 1
+    assert clip.colour_overlay
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_rle_in_colour_keeps_its_luma(tmp_path: Path, photometric: str) -> None:
+    cine = coloured_cine() if photometric == "RGB" else to_ybr(coloured_cine())
+    encoded = [rle(frame, photometric) for frame in cine]
+    made = ultrasound(cine, photometric, PlanarConfiguration=1)
+    clip, lumas = read(save(made, tmp_path / "clip", RLELossless, encoded))
+    assert np.abs(lumas - luma_of(coloured_cine())).max() <= 1
+    assert clip.colour_overlay
+
+
+@pytest.mark.parametrize(
+    ("photometric", "syntax", "how", "tolerance"),
+    [
+        ("YBR_RCT", JPEG2000Lossless, {"photometric_interpretation": 1}, 1),
+        ("RGB", JPEG2000Lossless, {"photometric_interpretation": 1, "use_mct": False}, 1),
+        ("YBR_ICT", JPEG2000, {"photometric_interpretation": 1, "compression_ratios": [3]}, 30),
+    ],
+)
+def test_jpeg_2000_in_colour_keeps_its_luma(
+    tmp_path: Path, photometric: str, syntax: str, how: dict[str, Any], tolerance: int
+) -> None:
+    encoded = [j2k(frame, **how) for frame in coloured_cine()]
+    made = ultrasound(coloured_cine(), photometric)
+    clip, lumas = read(save(made, tmp_path / "clip", syntax, encoded))
+    difference = np.abs(lumas - luma_of(coloured_cine()))
+    assert difference.max() <= tolerance
+    assert difference.mean() <= tolerance / 10
+    assert clip.colour_overlay
+
+
+def test_jpeg_2000_in_a_jp2_file_is_unwrapped(tmp_path: Path) -> None:
+    encoded = [j2k(frame, codec_format=1) for frame in grey_cine()]
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEG2000Lossless, encoded)
+    assert encoded[0].startswith(b"\0\0\0\x0cjP")
+    assert np.array_equal(read(path)[1], grey_cine())
+
+
+def dcmtk_jpeg(tmp_path: Path, made: Dataset, *options: str) -> tuple[Path, NDArray[Any]]:
+    """A lossy clip by dcmcjpeg, and what dcmdjpeg makes of it, in RGB or grey."""
+    native = save(made, tmp_path / "native")
+    run("dcmcjpeg", *options, native, tmp_path / "clip")
+    run("dcmdjpeg", "+cn" if "+cr" in options else "+ca", tmp_path / "clip", tmp_path / "decoded")
+    return tmp_path / "clip", pydicom.dcmread(tmp_path / "decoded").pixel_array
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("+eb", "+cy"),  # YCbCr 4:4:4 or subsampled, header YBR_FULL or YBR_FULL_422
+        ("+eb", "+cy", "+s2"),
+        ("+eb", "+cy", "+s4"),
+        ("+eb", "+cr"),  # components are RGB, and the header says so
+        ("+ee", "+cy"),
+    ],
+)
+def test_lossy_jpeg_in_colour_has_the_luma_that_dcmtk_decodes(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    path, expected = dcmtk_jpeg(tmp_path, ultrasound(coloured_cine(), "RGB"), *options)
+    clip, lumas = read(path)
+    difference = np.abs(lumas - luma_of(expected))
+    # clipping in RGB and smoothed chroma make a difference only at the edges of the flow box
+    assert np.percentile(difference, 95) <= 3
+    assert difference.mean() < 1.5
+    assert clip.encoding == "DICOM, JPEG"
+    assert clip.colour_overlay
+
+
+def test_lossy_grey_jpeg_has_the_pixels_that_dcmtk_decodes(tmp_path: Path) -> None:
+    path, expected = dcmtk_jpeg(tmp_path, ultrasound(grey_cine()), "+eb")
+    clip, lumas = read(path)
+    assert np.abs(lumas.astype(int) - expected).max() <= 1
+    assert not clip.colour_overlay
+
+
+def test_extended_jpeg_of_12_bits_has_the_pixels_that_dcmtk_decodes(tmp_path: Path) -> None:
+    made = ultrasound(grey_cine(bits=12), BitsStored=12, HighBit=11)
+    path, expected = dcmtk_jpeg(tmp_path, made, "+ee")
+    clip, lumas = read(path)
+    assert np.abs(lumas.astype(int) - (expected >> 4)).max() <= 1
+    assert clip.encoding == "DICOM, JPEG, 12 bit"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SC_rgb_dcmtk_+eb+cr.dcm",
+        "SC_rgb_dcmtk_+eb+cy+n1.dcm",
+        "SC_rgb_dcmtk_+eb+cy+np.dcm",
+        "SC_rgb_dcmtk_+eb+cy+s2.dcm",
+        "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+        "SC_rgb_jpeg_dcmtk.dcm",
+        "SC_rgb_jpeg_gdcm.dcm",
+        "SC_rgb_jpeg_lossy_gdcm.dcm",
+        "SC_rgb_jpeg_app14_dcmd.dcm",
+        "SC_jpeg_no_color_transform.dcm",
+        "SC_jpeg_no_color_transform_2.dcm",
+        "SC_rgb_jls_lossy_line.dcm",
+        "SC_rgb_jls_lossy_sample.dcm",
+        "SC_rgb_gdcm_KY.dcm",
+        "SC_rgb_rle_2frame.dcm",
+        "SC_ybr_full_422_uncompressed.dcm",
+        "examples_rgb_color.dcm",
+        "examples_jpeg2k.dcm",
+    ],
+)
+def test_published_colour_files_have_the_luma_that_pydicom_decodes(name: str) -> None:
+    made = pydicom.dcmread(PYDICOM_FILES / name)
+    rgb = made.pixel_array
+    rgb = rgb if rgb.ndim == 4 else rgb[None]
+    _, lumas = read(PYDICOM_FILES / name)
+    assert np.abs(lumas - luma_of(rgb)).mean() < 2.5
+
+
+def jpeg_frames(path: Path) -> tuple[Dataset, list[bytes]]:
+    """The sample clip's header and its JPEG frames."""
+    made = pydicom.dcmread(path)
+    fragments = generate_fragments(made.PixelData)
+    next(fragments)
+    return made, list(fragments)[:COUNT]
+
+
+@pytest.fixture
+def expected(sample_clip: Path) -> NDArray[np.uint8]:
+    """The first frames, which other tests compare with another decoder's."""
+    return read(sample_clip)[1][:COUNT]
+
+
+def item(payload: bytes) -> bytes:
+    return b"\xfe\xff\x00\xe0" + len(payload).to_bytes(4, "little") + payload
+
+
+def split(frame: bytes, length: int) -> list[bytes]:
+    return [frame[start : start + length] for start in range(0, len(frame), length)]
+
+
+def offsets(frames: list[list[bytes]]) -> list[int]:
+    """Where each frame's first item starts, counted from the first one's."""
+    starts, position = [], 0
+    for fragments in frames:
+        starts.append(position)
+        position += sum(8 + len(fragment) for fragment in fragments)
+    return starts
+
+
+@pytest.mark.parametrize("table", ["right", "empty", "wrong", "short", "extended"])
+@pytest.mark.parametrize("declared", [COUNT, None])
+def test_frames_in_many_fragments_are_put_together(
+    tmp_path: Path,
+    sample_clip: Path,
+    expected: NDArray[np.uint8],
+    table: str,
+    declared: int | None,
+) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    pieces = [split(frame, 1000) for frame in frames]
+    starts = offsets(pieces)
+    made.NumberOfFrames = COUNT
+    if declared is None:
+        del made.NumberOfFrames
+    written = {"right": starts, "wrong": [0, 4, 44], "short": starts[:2]}.get(table, [])
+    if table == "extended":
+        made.ExtendedOffsetTable = np.array(starts, "<u8").tobytes()
+        made.ExtendedOffsetTableLengths = np.array(
+            [sum(map(len, fragments)) for fragments in pieces], "<u8"
+        ).tobytes()
+    items = [item(np.array(written, "<u4").tobytes())]
+    items += [item(fragment) for fragments in pieces for fragment in fragments]
+    path = save(made, tmp_path / "clip", JPEGBaseline8Bit, b"".join(items))
+    clip, lumas = read(path)
+    assert np.array_equal(lumas, expected)
+    assert clip.frame_count == COUNT
+
+
+def test_a_clip_cut_between_or_inside_frames_gives_the_whole_ones(
+    tmp_path: Path, sample_clip: Path
+) -> None:
+    data = sample_clip.read_bytes()
+    whole = read(sample_clip)[1]
+    made = pydicom.dcmread(sample_clip)
+    encoded = made.PixelData
+    start = data.index(encoded[:64])
+    lengths = [len(fragment) + 8 for fragment in generate_fragments(encoded)]
+    for cut, found in [
+        (sum(lengths[:11]), 10),  # just after ten frames
+        (sum(lengths[:11]) + 3, 10),  # inside an item's head
+        (sum(lengths[:12]) - 1, 10),  # one byte before the eleventh ends
+        (sum(lengths[:12]), 11),
+    ]:
+        path = tmp_path / f"cut-{cut}"
+        path.write_bytes(data[: start + cut])
+        clip, lumas = read(path)
+        assert np.array_equal(lumas, whole[:found])
+        assert clip.frame_count == found
+        assert "truncated_frames" in clip.warnings
+
+
+def test_a_last_frame_that_lacks_its_end_is_left_out(
+    tmp_path: Path, sample_clip: Path, expected: NDArray[np.uint8]
+) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    made.NumberOfFrames = COUNT
+    half = frames[2][: len(frames[2]) // 4 * 2]
+    path = save(made, tmp_path / "clip", JPEGBaseline8Bit, [*frames[:2], half])
+    clip, lumas = read(path)
+    assert np.array_equal(lumas, expected[:2])
+    assert "truncated_frames" in clip.warnings
+
+
+def test_an_only_frame_that_lacks_its_end_is_refused(tmp_path: Path, sample_clip: Path) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    made.NumberOfFrames = 1
+    half = frames[0][: len(frames[0]) // 4 * 2]
+    assert refusal_of(save(made, tmp_path / "clip", JPEGBaseline8Bit, [half])) == "truncated"
+
+
+@pytest.mark.parametrize("padding", [b"\0\0", b"\0" * 20])
+def test_zeros_before_a_jpeg_are_skipped(
+    tmp_path: Path, sample_clip: Path, expected: NDArray[np.uint8], padding: bytes
+) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    made.NumberOfFrames = COUNT
+    encoded = [padding + frame for frame in frames]
+    path = save(made, tmp_path / "clip", JPEGBaseline8Bit, encoded)
+    assert np.array_equal(read(path)[1], expected)
+
+
+def test_what_the_frames_are_overrules_the_transfer_syntax(
+    tmp_path: Path, sample_clip: Path, expected: NDArray[np.uint8]
+) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    made.NumberOfFrames = COUNT
+    assert np.array_equal(read(save(made, tmp_path / "a", RLELossless, frames))[1], expected)
+    native = ultrasound(grey_cine(1), NumberOfFrames=1)
+    stream = j2k(grey_cine()[0])
+    native.PixelData = stream + b"\0" * (len(stream) % 2)
+    clip, lumas = read(save(native, tmp_path / "b"))
+    assert np.array_equal(lumas, grey_cine(1))
+    assert clip.warnings == ("native_pixel_data_compressed",)
+
+
+def test_native_frames_in_fragments_are_read(tmp_path: Path) -> None:
+    frames = [frame.tobytes() for frame in grey_cine()]
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", "1.2.840.10008.1.2.1.98", frames)
+    assert np.array_equal(read(path)[1], grey_cine())
+
+
+def test_an_rle_frame_of_the_wrong_number_of_segments_fails(tmp_path: Path) -> None:
+    frames = [rle(frame, "MONOCHROME2") for frame in grey_cine()]
+    frames[1] = b"\x02" + frames[1][1:]
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", RLELossless, frames)
+    assert refusal_of(path) == "decode_failed"
+
+
+@pytest.mark.parametrize("encode", [j2k, jls, lambda frame: rle(frame, "MONOCHROME2")])
+def test_a_frame_of_another_size_than_the_header_says_is_refused(
+    tmp_path: Path, encode: Callable[[NDArray[Any]], bytes]
+) -> None:
+    frames = [encode(frame[:-8]) for frame in grey_cine()]
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEG2000Lossless, frames)
+    assert refusal_of(path) in ("malformed_header", "decode_failed")
+
+
+def test_rubbish_where_frames_should_be_is_refused(tmp_path: Path) -> None:
+    rubbish = [bytes(range(256)) * 4] * COUNT
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEGBaseline8Bit, rubbish)
+    assert refusal_of(path) == "decode_failed"
+
+
+@pytest.mark.parametrize("encode", [j2k, jls])
+def test_a_broken_frame_is_refused_and_the_decoder_process_ends(
+    tmp_path: Path, encode: Callable[[NDArray[Any]], bytes]
+) -> None:
+    frames = [encode(frame) for frame in grey_cine()]
+    frames[1] = frames[1][:60] + b"\0" * 6
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEG2000Lossless, frames)
+    assert refusal_of(path) == "decode_failed"
+
+
+def test_a_decoder_process_that_outgrows_its_memory_is_a_refusal(tmp_path: Path) -> None:
+    frames = [j2k(frame) for frame in grey_cine()]
+    path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEG2000Lossless, frames)
+    with (
+        pytest.raises(IngestError) as refusal,
+        open_clip(path, IngestLimits(decoder_bytes=30 << 20)) as clip,
+    ):
+        list(clip.frames)
+    assert refusal.value.code in ("too_large", "decode_failed")
+
+
+def test_encapsulated_frames_of_pydicom_itself_are_read(tmp_path: Path) -> None:
+    made = ultrasound(grey_cine())
+    frames = [j2k(frame) for frame in grey_cine()]
+    path = save(
+        made, tmp_path / "clip", JPEG2000Lossless, encapsulate(frames, fragments_per_frame=3)
+    )
+    assert np.array_equal(read(path)[1], grey_cine())

@@ -1,0 +1,148 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+
+from model import Region
+from server.ingest import Clip, open_clip
+from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, save, ultrasound
+
+IMAGE = (0, 0, COLUMNS - 1, ROWS - 1)
+WHOLE = Region(0, 0, ROWS, COLUMNS)
+LEFT, RIGHT = (0, 0, 29, 39), (32, 0, 61, 47)
+
+
+def box(
+    corners: tuple[int, int, int, int],
+    kind: tuple[int, int] = (1, 1),
+    deltas_cm: tuple[float, float] | None = (0.03, 0.05),
+    units: int = 3,
+) -> Dataset:
+    """One item: corners as x0, y0, x1, y1; kind as spatial format and data type."""
+    item = Dataset()
+    item.RegionSpatialFormat, item.RegionDataType = kind
+    item.RegionFlags = 0
+    item.RegionLocationMinX0, item.RegionLocationMinY0 = corners[:2]
+    item.RegionLocationMaxX1, item.RegionLocationMaxY1 = corners[2:]
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = units
+    if deltas_cm is not None:
+        item.PhysicalDeltaX, item.PhysicalDeltaY = deltas_cm
+    return item
+
+
+def opened(tmp_path: Path, *boxes: Dataset, **attributes: Any) -> Clip:
+    made = ultrasound(grey_cine(), SequenceOfUltrasoundRegions=list(boxes), **attributes)
+    with open_clip(save(made, tmp_path / "clip")) as clip:
+        list(clip.frames)
+        return clip
+
+
+def test_corners_are_inclusive_and_deltas_are_centimetres(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box((4, 2, 59, 45)))
+    assert clip.region == Region(top=2, left=4, height=44, width=56)
+    assert clip.spacing_mm == pytest.approx((0.5, 0.3))  # rows first
+    assert clip.warnings == ()
+
+
+def test_a_negative_delta_is_a_direction_not_a_size(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box(IMAGE, deltas_cm=(-0.03, 0.05)))
+    assert clip.spacing_mm == pytest.approx((0.5, 0.3))
+
+
+def test_waveforms_and_graphics_are_never_the_tissue(tmp_path: Path) -> None:
+    ecg, m_mode, bar = box(IMAGE, (4, 10)), box(IMAGE, (2, 1)), box(IMAGE, (5, 13))
+    clip = opened(tmp_path, ecg, m_mode, box(LEFT), bar)
+    assert clip.region == Region(0, 0, 40, 30)
+    assert clip.warnings == ()
+
+
+def test_tissue_goes_before_colour_flow(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box(RIGHT, (1, 2)), box(LEFT))
+    assert clip.region == Region(0, 0, 40, 30)
+    assert not clip.colour_overlay
+
+
+def test_a_clip_of_colour_flow_alone_says_so(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box(RIGHT, (1, 2)))
+    assert clip.region == Region(0, 32, 48, 30)
+    assert clip.colour_overlay
+
+
+def test_of_two_images_side_by_side_the_larger_is_taken_with_a_warning(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box(LEFT), box(RIGHT))
+    assert clip.region == Region(0, 32, 48, 30)
+    assert clip.warnings == ("several_regions",)
+
+
+@pytest.mark.parametrize("corners", [(0, 0, COLUMNS + 1, 20), (0, 0, 20, ROWS + 1)])
+def test_a_region_that_runs_out_of_the_image_is_dropped_with_its_calibration(
+    tmp_path: Path, corners: tuple[int, int, int, int]
+) -> None:
+    clip = opened(tmp_path, box(corners))
+    assert clip.region is None
+    assert clip.spacing_mm is None
+    assert clip.warnings == ("region_outside_image",)
+
+
+def test_a_writer_that_takes_the_corners_for_half_open_is_forgiven(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box((0, 0, COLUMNS, ROWS)))
+    assert clip.region == WHOLE
+    assert clip.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("deltas_cm", "units"),
+    [
+        ((0.03, 0.05), 0),
+        ((0.03, 0.05), 4),
+        ((0.0, 0.05), 3),
+        ((0.0019, 0.0019), 3),
+        ((0.21, 0.05), 3),
+        ((float("nan"), 0.05), 3),
+        ((float("inf"), 0.05), 3),
+        (None, 3),
+    ],
+)
+def test_a_pixel_size_that_is_no_length_or_no_pixel_is_not_used(
+    tmp_path: Path, deltas_cm: tuple[float, float] | None, units: int
+) -> None:
+    clip = opened(tmp_path, box(IMAGE, deltas_cm=deltas_cm, units=units))
+    assert clip.region == WHOLE
+    assert clip.spacing_mm is None
+    assert clip.warnings == ("spacing_unusable",)
+
+
+def test_no_region_means_no_region(tmp_path: Path) -> None:
+    clip = opened(tmp_path)
+    assert (clip.region, clip.spacing_mm, clip.warnings) == (None, None, ())
+
+
+def test_an_item_without_a_box_is_passed_over(tmp_path: Path) -> None:
+    clip = opened(tmp_path, Dataset(), box(LEFT))
+    assert clip.region == Region(0, 0, 40, 30)
+
+
+def code(value: str) -> list[Dataset]:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", "a view"
+    return [item]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "view"),
+    [
+        ({"ViewCodeSequence": code("399214001")}, "A4C"),
+        ({"ViewCodeSequence": code("399232001")}, "A2C"),
+        ({"ViewCodeSequence": code("G-0396")}, "PLAX"),
+        ({"ViewCodeSequence": code("399232001"), "ViewName": "A4C"}, "A2C"),
+        ({"ViewCodeSequence": code("1"), "ViewName": "Apical 4 Chamber"}, "A4C"),
+        ({"StageName": "PLAX"}, "PLAX"),
+        ({"ViewName": "subcostal"}, None),
+        ({}, None),
+    ],
+)
+def test_the_view_comes_from_its_code_and_else_from_its_name(
+    tmp_path: Path, attributes: dict[str, Any], view: str | None
+) -> None:
+    assert opened(tmp_path, **attributes).view == view
