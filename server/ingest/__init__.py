@@ -1,5 +1,6 @@
 """Files into frames: DICOM, zipped DICOM and video, opened with bounds."""
 
+from server.ingest.archive import unpack_study
 from server.ingest.clip import Clip, IngestLimits, TimeBase
 from server.ingest.door import open_clip
 from server.ingest.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "UnsupportedSyntaxError",
     "decode_luma",
     "open_clip",
+    "unpack_study",
     "read_jpeg",
     "read_sample",
     "sample_path",
