@@ -38,7 +38,16 @@ CLOSING_DROP = 0.15
 CLOSING_PERIODS = 0.6
 """A maximum this soon after the last one is a wave of filling, not the end of diastole."""
 
+READING_PERIODS = 0.12
+READING_MS = (50.0, 120.0)
+"""Half of the span about a turn that its values are read from, and its limits."""
+
+READING_CORE = 0.4
+"""Share of that span whose mean is taken; set on simulated curves so that EF has no bias at 1 %
+noise (docs/measurement.md)."""
+
 LEVEL_DROP = 0.12
+LEVEL_ES = 0.1
 LEVEL_MS = 60.0
 """An edge is level where the curve moves by less than that share of the stroke in that time."""
 
@@ -176,11 +185,11 @@ def find_turns(curve: Curve) -> Turns:
     minima = find_peaks(-smooth_G, distance=apart_ms / GRID_MS, prominence=ES_PROMINENCE * stroke)[
         0
     ]
-    minima = _with_last_minimum(curve, minima)
+    minima = _with_edge_minima(curve, minima)
     if len(minima) == 0:
         return Turns((), ())
     bounds = [0, *minima.tolist(), len(smooth_G)]
-    peaks = [left + int(np.argmax(smooth_G[left:right])) for left, right in pairwise(bounds)]
+    peaks = [left + int(np.argmax(smooth_G[left : right or 1])) for left, right in pairwise(bounds)]
     maxima: list[int | None] = list(peaks)
     if not _is_first_maximum(curve, peaks[0], int(minima[0])):
         maxima[0] = None
@@ -189,18 +198,31 @@ def find_turns(curve: Curve) -> Turns:
     return Turns(tuple(minima.tolist()), tuple(maxima))
 
 
-def _with_last_minimum(curve: Curve, minima: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Add a last minimum from which the curve has only begun to rise.
+def _with_edge_minima(curve: Curve, minima: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Add a first and a last minimum of which an edge of the stretch hides one side.
 
-    A half beat at the end of a clip has no full rise after it; a tenth of the stroke will do.
+    A half beat has no full fall before, or no full rise after its end of systole; a tenth of the
+    stroke will do, or that the curve is level there.
     """
-    smooth_G, stroke = curve.smooth_G, curve.stroke
-    start = int(minima[-1]) if len(minima) else 0
+    smooth_G = curve.smooth_G
+    last = _edge_minimum(curve, smooth_G, int(minima[-1]) if len(minima) else 0)
+    if last is not None:
+        minima = np.append(minima, last)
+    end = len(smooth_G) - 1
+    first = _edge_minimum(curve, smooth_G[::-1], end - int(minima[0]) if len(minima) else 0)
+    return minima if first is None else np.insert(minima, 0, end - first)
+
+
+def _edge_minimum(curve: Curve, smooth_G: NDArray[np.float64], start: int) -> int | None:
+    """Find a minimum between a known one, or the other edge, and the end of a curve."""
     peak = start + int(np.argmax(smooth_G[start:]))
     low = peak + int(np.argmin(smooth_G[peak:]))
-    fell = smooth_G[peak] - smooth_G[low] >= 0.5 * stroke
-    rose = smooth_G[-1] - smooth_G[low] >= 0.1 * stroke
-    return np.append(minima, low) if fell and rose and low > start else minima
+    if low <= start or smooth_G[peak] - smooth_G[low] < 0.5 * curve.stroke:
+        return None
+    turned = smooth_G[-1] - smooth_G[low] >= 0.1 * curve.stroke
+    before = smooth_G[max(len(smooth_G) - 1 - _edge_span(curve), peak)]
+    level = before - smooth_G[low] <= LEVEL_ES * curve.stroke
+    return low if turned or level else None
 
 
 def _is_first_maximum(curve: Curve, peak: int, minimum: int) -> bool:
@@ -236,29 +258,34 @@ def read_extremes(
     values_TK: NDArray[np.float64],
     at_ms: float,
     bend: int,
+    period_ms: float,
 ) -> tuple[float, NDArray[np.float64]]:
     """Read turning values from quadratics through the raw values about the turn.
 
-    A single extreme frame is biased by its noise; a fit of five frames or more is not.
+    A single extreme frame is biased by its noise; a fit of five frames or more is hardly. What bias
+    its own vertex has left is taken off by reading the fit's mean about the vertex.
 
     Args:
         times_ms_T: rising times.
         values_TK: raw values, one curve per column.
         at_ms: where the smoothed curve turns.
         bend: -1 for a maximum, 1 for a minimum.
+        period_ms: of the beat; the fit reaches further in a slow one.
 
     Returns:
-        Time of the first curve's vertex, and each curve's value at its own vertex; at ``at_ms``
-        where a fit has no vertex of that bend among its frames.
+        Time of the first curve's vertex, and each curve's value about its own vertex; about
+        ``at_ms`` where a fit has no vertex of that bend among its frames.
     """
-    near = np.flatnonzero(np.abs(times_ms_T - at_ms) <= SMOOTHING_MS / 2)
+    half_ms = float(np.clip(READING_PERIODS * period_ms, *READING_MS))
+    near = np.flatnonzero(np.abs(times_ms_T - at_ms) <= half_ms)
     if len(near) < SMOOTHING_FRAMES:
         near = np.sort(np.argsort(np.abs(times_ms_T - at_ms))[:SMOOTHING_FRAMES])
-    offset = (times_ms_T[near] - at_ms) / SMOOTHING_MS
+    offset = (times_ms_T[near] - at_ms) / half_ms
     powers = np.stack([np.ones(len(near)), offset, offset**2], axis=1)
     constant_K, slope_K, bend_K = np.linalg.lstsq(powers, values_TK[near], rcond=None)[0]
     is_bent_K = bend_K * bend > 0
     vertex_K = np.where(is_bent_K, -slope_K / (2 * np.where(is_bent_K, bend_K, 1.0)), 0.0)
     vertex_K = np.where((offset[0] <= vertex_K) & (vertex_K <= offset[-1]), vertex_K, 0.0)
-    values_K = constant_K + slope_K * vertex_K + bend_K * vertex_K**2
-    return at_ms + SMOOTHING_MS * float(vertex_K[0]), values_K
+    # The mean of a quadratic over +-w about a point is its value there plus bend * w^2 / 3.
+    values_K = constant_K + slope_K * vertex_K + bend_K * (vertex_K**2 + READING_CORE**2 / 3)
+    return at_ms + half_ms * float(vertex_K[0]), values_K

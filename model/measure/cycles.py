@@ -29,6 +29,9 @@ FAST_RATE_BPM = 120.0
 
 FRAMES_PER_READ = 5
 
+UNKNOWN_PERIOD_MS = 900.0
+"""A usual beat, where only one was seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
@@ -108,8 +111,11 @@ def _read_cycle(
     assert diastole is not None
     times_T = usable.time_ms_T
     values_TK = np.stack([usable.volume_T, usable.area_T], axis=1)
-    ed_ms, (edv, ed_area) = read_extremes(times_T, values_TK, curve.time_ms(diastole), -1)
-    es_ms, (esv, es_area) = read_extremes(times_T, values_TK, curve.time_ms(minimum), 1)
+    period_ms = curve.period_ms or UNKNOWN_PERIOD_MS
+    ed_ms, (edv, ed_area) = read_extremes(
+        times_T, values_TK, curve.time_ms(diastole), -1, period_ms
+    )
+    es_ms, (esv, es_area) = read_extremes(times_T, values_TK, curve.time_ms(minimum), 1, period_ms)
     ed, es = _nearest(times_T, ed_ms), _nearest(times_T, es_ms)
     relative_sd_T = usable.volume_sd_T / usable.volume_T
     spread = np.hypot(_median_about(relative_sd_T, ed), _median_about(relative_sd_T, es))
