@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
 from model.errors import FrameError
-from model.frame import Region
+from model.frame import STRUCTURES, Region
 from model.preprocess import find_sector, make_fit, to_network_input
+
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""An image and its label map, of one size."""
 
 GRID = 25
 """Side of the coarse grid on which displacement fields are kept."""
-
-NO_MAP = np.empty(0, np.float32)
-"""cv2.remap takes the whole map from its first argument when the second is empty."""
 
 LEVELS = np.linspace(-0.15, 1.15, 9)
 """Contractions at which the fields are solved: 0 is end diastole, 1 end systole."""
@@ -63,46 +63,60 @@ def read_patients(folder: Path, side: int) -> list[Patient]:
         side: working grid in pixels, twice the network's side.
 
     Raises:
-        FrameError: a file is missing or unreadable; all such files are named.
+        FrameError: stills are missing, unreadable or do not fit their masks; they are named.
     """
-    names = sorted({path.name.split("_")[0] for path in folder.glob("*.png")})
-    wanted = [
-        folder / f"{name}_4CH_{phase}{kind}.png"
-        for name in names
-        for phase in ("ED", "ES")
-        for kind in ("", "_gt")
-    ]
-    broken = [path.name for path in wanted if cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) is None]
+    names = sorted({path.stem.split("_")[0] for path in folder.glob("*.png")})
+    patients, broken = [], []
+    for name in names:
+        stems = [f"{name}_4CH_{phase}" for phase in ("ED", "ES")]
+        pairs = [read_pair(folder, stem) for stem in stems]
+        broken += [stem for stem, pair in zip(stems, pairs, strict=True) if pair is None]
+        ed, es = pairs
+        if ed is not None and es is not None:
+            patients.append(place_patient(name, ed, es, side))
     if not names or broken:
         raise FrameError(
-            f"{folder}: {len(broken) or 'all'} files missing or unreadable: {broken[:20]}"
+            f"{folder}: {len(broken) or 'all'} stills are missing or unreadable, or their mask has "
+            f"another size or labels above {len(STRUCTURES)}: {broken[:20]}"
         )
-    return [read_patient(folder, name, side) for name in names]
+    return patients
 
 
-def read_patient(folder: Path, name: str, side: int) -> Patient:
-    """Read one patient and solve its motion."""
-    images = {p: _read(folder / f"{name}_4CH_{p}.png") for p in ("ED", "ES")}
-    masks = {p: _read(folder / f"{name}_4CH_{p}_gt.png") for p in ("ED", "ES")}
-    size = images["ED"].shape[0], images["ED"].shape[1]
-    region = find_sector(images["ED"]) or Region(0, 0, *size)
-    stills = [_place(images[p], masks[p], region, side) for p in ("ED", "ES")]
-    return Patient(name, stills[0], stills[1], solve_motion(stills[0], stills[1]))
+def read_pair(folder: Path, stem: str) -> Pair | None:
+    """Image and label map of one still, None where they are not both there and of one size."""
+    image = cv2.imread(str(folder / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
+    labels = cv2.imread(str(folder / f"{stem}_gt.png"), cv2.IMREAD_GRAYSCALE)
+    if image is None or labels is None or image.shape != labels.shape:
+        return None
+    if labels.max() > len(STRUCTURES):
+        return None
+    return np.asarray(image, np.uint8), np.asarray(labels, np.uint8)
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
+def place_patient(name: str, ed: Pair, es: Pair, side: int) -> Patient:
+    """Place both stills of a patient on the working grid and solve its motion.
+
+    The sector is searched on the end-diastolic image; stills of two sizes are placed each by its
+    own.
+    """
+    at_ed = find_sector(ed[0])
+    at_es = at_ed if es[0].shape == ed[0].shape else find_sector(es[0])
+    stills = _place(*ed, at_ed, side), _place(*es, at_es, side)
+    return Patient(name, *stills, solve_motion(*stills))
 
 
-def _place(image: NDArray[np.uint8], mask: NDArray[np.uint8], region: Region, side: int) -> Still:
-    fit = make_fit(region, (image.shape[0], image.shape[1]), side)
+def _place(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], region: Region | None, side: int
+) -> Still:
+    size = image.shape[0], image.shape[1]
+    fit = make_fit(region or Region(0, 0, *size), size, side)
     placed = [
-        to_network_input((mask == label).astype(np.uint8) * 255, fit)[0, 0] for label in (1, 2, 3)
+        to_network_input((labels == label).astype(np.uint8) * 255, fit)[0, 0] for label in (1, 2, 3)
     ]
     background = 1.0 - np.sum(placed, axis=0)
-    labels = np.stack([background, *placed], axis=-1)
+    labels_HWN = np.stack([background, *placed], axis=-1)
     image_HW = np.rint(255 * to_network_input(image, fit)[0, 0]).astype(np.uint8)
-    return Still(image_HW, np.rint(255 * labels).clip(0, 255).astype(np.uint8))
+    return Still(image_HW, np.rint(255 * labels_HWN).clip(0, 255).astype(np.uint8))
 
 
 def contour_points(area_HW: NDArray[np.bool_], angles: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -194,7 +208,7 @@ def render(
     coarse_HW2 = cv2.resize(grid_HW2, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) * scale
     for still, field in zip((patient.ed, patient.es), field_at(patient, phi), strict=True):
         moved = cv2.remap(
-            field, coarse_HW2, NO_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            field, *_maps(coarse_HW2), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
         where = grid_HW2 + cv2.resize(moved, grid_HW2.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         images.append(_sample(still.image_HW, where))
@@ -210,6 +224,11 @@ def render(
 
 def _sample(image: NDArray[np.uint8], grid_HW2: NDArray[np.float32]) -> NDArray[np.float32]:
     border = (255, 0, 0, 0) if image.ndim == 3 else (0,)
-    full = cv2.remap(image, grid_HW2, NO_MAP, cv2.INTER_LINEAR, borderValue=border)
+    full = cv2.remap(image, *_maps(grid_HW2), cv2.INTER_LINEAR, borderValue=border)
     half = cv2.resize(full, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return np.asarray(half, np.float32)
+
+
+def _maps(grid_HW2: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Columns and rows apart: OpenCV 5.0 misreads one map of both with an empty second."""
+    return np.ascontiguousarray(grid_HW2[..., 0]), np.ascontiguousarray(grid_HW2[..., 1])
