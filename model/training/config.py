@@ -1,10 +1,15 @@
 """TrainConfig: what a training run is told, kept as one TOML file beside its weights."""
 
+import json
 import tomllib
 from dataclasses import dataclass, fields
+from math import isfinite
 from pathlib import Path
 
 from model.errors import WeightsError
+
+COUNTS = ("steps", "batch", "clip_frames", "threads", "evaluate_every", "checkpoint_every")
+SHARES = ("burst_share", "negative_share", "ema_decay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class TrainConfig:
         burst_share: share of clips that hold a burst of corrupted frames.
         negative_share: share of a batch that shows no apical view.
         negative_weight: weight of the presence loss.
+        bf16: compute in bfloat16; several times slower where the processor has no instructions for
+            it, twice as fast where it has.
         threads: processor threads of the training step.
     """
 
@@ -39,18 +46,44 @@ class TrainConfig:
     warmup_steps: int = 200
     clip_norm: float = 3.0
     ema_decay: float = 0.998
+    bf16: bool = False
     threads: int = 1
     evaluate_every: int = 500
     checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no run can have.
+
+        Raises:
+            WeightsError: a value of the wrong type or out of bounds; its name is in the message.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not field.type or not (isinstance(value, str) or isfinite(value)):
+                raise WeightsError(f"setting {field.name} has no such value: {value!r}")
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise WeightsError(f"setting {name} must be at least 1")
+        for name in SHARES:
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise WeightsError(f"setting {name} must lie in [0, 1]")
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
         """Read a TOML file.
 
         Raises:
-            WeightsError: an unknown setting; its name is in the message.
+            WeightsError: no such file, not TOML, or an unknown, missing or impossible setting; its
+                name is in the message.
         """
-        values = tomllib.loads(path.read_text())
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"cannot read the settings of a run: {error}") from error
+        if "data" not in values:
+            raise WeightsError(f"{path.name} lacks the setting data")
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise WeightsError(f"{path.name} has unknown settings: {', '.join(sorted(unknown))}")
@@ -61,6 +94,7 @@ class TrainConfig:
         lines = []
         for field in fields(self):
             value = getattr(self, field.name)
-            text = str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
+            # JSON's strings, numbers and booleans are TOML's too, but for DEL and surrogate pairs.
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
             lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"

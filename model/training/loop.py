@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig
-from model.errors import WeightsError
+from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork
 from model.training.clips import Patient, read_patients
 from model.training.config import TrainConfig
@@ -91,11 +91,20 @@ def _claim(out: Path, config: TrainConfig) -> None:
 
 
 def read_negatives(folder: str) -> list[NDArray[np.uint8]]:
-    """Grey images of the folder, sorted by name; none where no folder is given."""
+    """Grey images of the folder, sorted by name; none where no folder is given.
+
+    Raises:
+        FrameError: the folder holds no PNG image, or unreadable ones; they are named.
+    """
     if not folder:
         return []
     paths = sorted(Path(folder).glob("*.png"))
-    return [np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8) for path in paths]
+    found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
+    images = [np.asarray(image, np.uint8) for image in found if image is not None]
+    if not images or len(images) < len(paths):
+        broken = [path.name for path, image in zip(paths, found, strict=True) if image is None]
+        raise FrameError(f"{folder}: no PNG images, or unreadable ones: {broken[:20] or 'all'}")
+    return images
 
 
 def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
@@ -170,7 +179,7 @@ def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, config)
     images = torch.from_numpy(batch.images_BTHW)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
         state = run.network.initial_state(images.shape[0])
         logits_BTNHW, presence_BT, _ = run.network.clip(images, state)
     loss = total_loss(
@@ -204,7 +213,8 @@ def update_average(run: Run, decay: float) -> None:
 def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, float]:
     """Mean Dice of each structure at end diastole and end systole on the network grid.
 
-    Each still is fed twice, so that the state is not empty when it is scored.
+    Each still is fed twice, so that the state is not empty when it is scored. A structure that
+    neither annotator nor network sees is left out.
     """
     scores: dict[str, list[Tensor]] = {}
     for patient in patients:
@@ -218,5 +228,6 @@ def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, 
             for label, name in ((1, "lv"), (2, "myocardium"), (3, "atrium")):
                 both = ((guess == label) & (truth == label)).sum()
                 size = (guess == label).sum() + (truth == label).sum()
-                scores.setdefault(f"{name}_{phase}", []).append(2 * both / size.clamp_min(1))
+                if size:
+                    scores.setdefault(f"{name}_{phase}", []).append(2 * both / size)
     return {name: round(float(torch.stack(values).mean()), 4) for name, values in scores.items()}
