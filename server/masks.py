@@ -61,7 +61,7 @@ def encode_mask(
             )
         case "contour":
             contours = {
-                name: [np.round(line_P2, 1).tolist() for line_P2 in lines]
+                name: [line_P2.astype(np.float64).round(1).tolist() for line_P2 in lines]
                 for name, lines in reading.contours.items()
             }
             return ContourMask.model_construct(size=runs.size, contours=contours)

@@ -229,7 +229,7 @@ class ContourMask(BaseModel):
 
     encoding: Literal["contour"] = "contour"
     size: tuple[int, int] = Field(description="Rows and columns of the source grid.")
-    contours: dict[str, list[list[tuple[float, float]]]] = Field(
+    contours: dict[str, list[list[list[float]]]] = Field(
         description="Per structure: closed outlines of [row, column], largest first."
     )
 
