@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 View = Literal["A4C", "A2C"]
+AlphaRule = Literal["official", "rerelease"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 ViewOption = Annotated[View | None, typer.Option(help="Apical view, where the file does not say.")]
 
@@ -171,12 +172,15 @@ def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="Published checkpoint, a .pth file.")],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("weights"),
     sha256: Annotated[str | None, typer.Option(help="What the file must hash to.")] = None,
+    alpha_rule: Annotated[
+        AlphaRule | None, typer.Option(help="Published memory law, where the file does not tell.")
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into safetensors and a manifest entry. Needs torch."""
     with command() as terminal:
         with installed(TRAIN):
             from server.commands.training import run_import
-        run_import(file, out, sha256, terminal)
+        run_import(file, out, sha256, alpha_rule, terminal)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -234,27 +235,23 @@ def write_weights(
         WeightsError: the folder cannot be written to.
     """
     weights, manifest = out_dir / f"{MODEL_NAME}.safetensors", out_dir / f"{MODEL_NAME}.json"
-    partial = weights.with_suffix(".partial")
+    entry: dict[str, Any] = {"name": MODEL_NAME, "file": weights.name}
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in entries.items()}, partial)
-        sha256 = file_sha256(partial)
-        entry = {
-            "name": MODEL_NAME,
-            "file": weights.name,
-            "bytes": partial.stat().st_size,
-            "sha256": sha256,
-            "config": config.to_json(),
-            "source": dict(source),
-        }
-        os.replace(partial, weights)
-        partial.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, manifest)
+        with tempfile.TemporaryDirectory(prefix=".importing-", dir=out_dir) as name:
+            partial = Path(name) / weights.name
+            # Copies, because safetensors refuses entries that share memory.
+            dense = {k: v.clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
+            save_file(dense, partial)
+            entry |= {"bytes": partial.stat().st_size, "sha256": file_sha256(partial)}
+            entry |= {"config": config.to_json(), "source": dict(source)}
+            described = partial.with_name(manifest.name)
+            described.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+            os.replace(partial, weights)
+            os.replace(described, manifest)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write to {out_dir.name}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return ImportedWeights(weights, manifest, sha256, config)
+    return ImportedWeights(weights, manifest, entry["sha256"], config)
 
 
 def read_manifest(manifest: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.base import ImportedWeights, import_checkpoint
+from model.base import AlphaRule, ImportedWeights, import_checkpoint
 from model.config import ModelConfig
 from model.training.config import TrainConfig
 from model.training.export import ship
@@ -24,9 +24,12 @@ def run_export(checkpoint: Path, folder: Path, name: str, version: str, terminal
     terminal.say(f"{name} {version}: {folder / entry['file']}, SHA-256 {entry['sha256']}")
 
 
-def run_import(file: Path, out: Path, sha256: str | None, terminal: Terminal) -> ImportedWeights:
+def run_import(
+    file: Path, out: Path, sha256: str | None, alpha_rule: str | None, terminal: Terminal
+) -> ImportedWeights:
     """Turn a published checkpoint into safetensors and a manifest entry."""
-    imported = import_checkpoint(file, out, sha256)
+    rule = None if alpha_rule is None else AlphaRule(alpha_rule)
+    imported = import_checkpoint(file, out, sha256, rule)
     terminal.say(f"{imported.weights}, SHA-256 {imported.sha256}")
-    terminal.say(f"{imported.manifest}")
+    terminal.say(f"{imported.manifest}, alpha rule {imported.config.alpha_rule}")
     return imported
