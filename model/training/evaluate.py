@@ -1,7 +1,9 @@
 """Scores of shipped weights on annotated stills, through the predictor that serves them.
 
 Each still is fed as a short stream of itself and the last mask is scored on the still's own pixel
-grid. Scores are means over masks, with intervals from a bootstrap over patients.
+grid. Scores are means over masks, with intervals from a bootstrap over patients. A structure that
+neither annotator nor network sees is left out of its means; one that only one of them sees has
+Dice 0 and the image's diagonal as its distances.
 """
 
 import csv
@@ -10,21 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from model.errors import FrameError
-from model.frame import STRUCTURES, Fit, Frame, Mask, Region
+from model.frame import STRUCTURES, Frame, Mask, Region
 from model.measure import measure_frame
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, load_predictor
+from model.preprocess import make_fit, to_network_input
+from model.training.clips import read_pair
 
 STREAM_FRAMES = 3
 RESAMPLES = 2000
 SPLITS = ("test", "valid")
 METRICS = ("dice", "iou", "hd95_mm", "asd_mm")
+EF_KEYS = ("mae", "rmse", "r", "bias", "beyond_15")
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""One number a column, or one a name, from a table with one row a mask or patient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,35 +54,60 @@ def read_annotated(data: Path) -> list[Annotated]:
     """Read a folder in the A4C PNG layout: ``index.csv`` and a ``test`` or ``valid`` folder.
 
     Raises:
-        FrameError: no index, no such split, or unreadable files; they are named.
+        FrameError: no index, no such split, or stills that are missing, unreadable or do not fit
+            their masks; they are named.
     """
     split = next((name for name in SPLITS if (data / name).is_dir()), None)
     if split is None or not (data / "index.csv").is_file():
         raise FrameError(f"{data} needs index.csv and one of the folders {', '.join(SPLITS)}")
-    with (data / "index.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
     stills, broken = [], []
-    for row in rows:
-        stem = f"{row['patient']}_4CH_{row['phase']}"
-        image = cv2.imread(str(data / split / f"{stem}.png"), cv2.IMREAD_GRAYSCALE)
-        labels = cv2.imread(str(data / split / f"{stem}_gt.png"), cv2.IMREAD_GRAYSCALE)
-        if image is None or labels is None or image.shape != labels.shape:
-            broken.append(stem)
-            continue
-        grey, truth = np.asarray(image, np.uint8), np.asarray(labels, np.uint8)
-        spacing = float(row["mm_per_px"])
-        stills.append(Annotated(row["patient"], row["phase"].lower(), grey, truth, spacing))
+    for patient, phase, mm_per_px in read_index(data / "index.csv", split):
+        pair = read_pair(data / split, f"{patient}_4CH_{phase}")
+        if pair is None:
+            broken.append(f"{patient}_4CH_{phase}")
+        else:
+            stills.append(Annotated(patient, phase.lower(), *pair, mm_per_px))
     if broken or not stills:
-        raise FrameError(f"{data / split}: missing, unreadable or unequal: {broken or 'all'}")
+        raise FrameError(
+            f"{data / split}: {len(broken) or 'all'} stills are missing or unreadable, or do not "
+            f"fit their masks: {broken[:20]}"
+        )
     return stills
 
 
+def read_index(path: Path, split: str) -> list[tuple[str, str, float]]:
+    """Patient, phase and millimetres per pixel of every still of one split.
+
+    Raises:
+        FrameError: a column is missing, or a value cannot be; the line is named.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.DictReader(file)
+        missing = {"split", "patient", "phase", "mm_per_px"} - set(lines.fieldnames or ())
+        if missing:
+            raise FrameError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        rows = [(lines.line_num, row) for row in lines if row["split"] == split]
+    found = []
+    for number, row in rows:
+        try:
+            mm_per_px = float(row["mm_per_px"])
+        except (TypeError, ValueError):
+            mm_per_px = float("nan")
+        if row["phase"] not in ("ED", "ES") or not 0.0 < mm_per_px < float("inf"):
+            raise FrameError(
+                f"{path} line {number}: phase must be ED or ES and mm_per_px above 0, "
+                f"got {row['phase']!r} and {row['mm_per_px']!r}"
+            )
+        found.append((row["patient"], row["phase"], mm_per_px))
+    return found
+
+
 def overlap(guess_HW: NDArray[np.bool_], truth_HW: NDArray[np.bool_]) -> tuple[float, float]:
-    """Dice and IoU of one mask; both 1 where both are empty."""
+    """Dice and IoU of one mask; NaN where both are empty."""
     both = int((guess_HW & truth_HW).sum())
     either = int((guess_HW | truth_HW).sum())
     if either == 0:
-        return 1.0, 1.0
+        return float("nan"), float("nan")
     return 2.0 * both / (both + either), both / either
 
 
@@ -86,14 +118,15 @@ def surface_distances(
 
     The surface is the mask's outermost layer of pixels; HD95 is the larger of the two directed
     95th percentiles, ASD the mean of both directions' distances pooled. One empty mask costs the
-    diagonal of the image.
+    diagonal of the image, two empty ones are NaN.
 
     Source:
         Semantics of the authors' re-release of GDKVM, arXiv:2512.10252.
     """
     if not guess_HW.any() or not truth_HW.any():
-        worst = 0.0 if guess_HW.any() == truth_HW.any() else float(np.hypot(*truth_HW.shape))
-        return worst * mm_per_px, worst * mm_per_px
+        is_one_there = guess_HW.any() or truth_HW.any()
+        worst = float(np.hypot(*truth_HW.shape)) * mm_per_px if is_one_there else float("nan")
+        return worst, worst
     rim_guess = guess_HW & ~binary_erosion(guess_HW)
     rim_truth = truth_HW & ~binary_erosion(truth_HW)
     to_truth = distance_transform_edt(~rim_truth)[rim_guess] * mm_per_px
@@ -113,12 +146,11 @@ def segment_still(predictor: Predictor, still: Annotated) -> Mask:
 def reference_mask(still: Annotated) -> Mask:
     """The annotation as if a network had given it, on the still's own grid."""
     rows, cols = still.labels_HW.shape
-    side = max(rows, cols)
-    maps_NHW = np.zeros((len(STRUCTURES), side, side), np.float32)
-    for index in range(len(STRUCTURES)):
-        maps_NHW[index, :rows, :cols] = still.labels_HW == index + 1
-    fit = Fit(1.0, 1.0, 0.0, 0.0, Region(0, 0, rows, cols), (rows, cols), side)
-    return Mask(maps_NHW, fit, 1.0)
+    fit = make_fit(Region(0, 0, rows, cols), (rows, cols), max(rows, cols))
+    maps = [
+        (still.labels_HW == index + 1).astype(np.uint8) * 255 for index in range(len(STRUCTURES))
+    ]
+    return Mask(np.stack([to_network_input(each, fit)[0, 0] for each in maps]), fit, 1.0)
 
 
 def volume_ml(mask: Mask, mm_per_px: float) -> float:
@@ -189,42 +221,55 @@ def structure_scores(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """Means and intervals of one structure at end diastole, end systole and both."""
     scores: dict[str, Any] = {}
     for phase in ("ed", "es", "all"):
-        chosen = [row for row in rows if phase in ("all", row["phase"])]
+        chosen = [
+            row for row in rows if phase in ("all", row["phase"]) and np.isfinite(row[name]["dice"])
+        ]
         patients = np.array([row["patient"] for row in chosen])
         table = np.array([[row[name][metric] for metric in METRICS] for row in chosen])
-        low, high = bootstrap(patients, table, lambda part: part.mean(axis=0))
-        scores[phase] = dict(zip(METRICS, table.mean(axis=0).round(5).tolist(), strict=True))
-        scores[phase]["ci95"] = {
-            metric: [round(float(low[k]), 5), round(float(high[k]), 5)]
-            for k, metric in enumerate(METRICS)
-        }
+        scores[phase] = summary(patients, table, METRICS, lambda part: part.mean(axis=0))
     return scores
 
 
 def ef_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Agreement of EF from predicted masks with EF from reference masks, single-plane disks."""
     volumes = {(row["patient"], row["phase"]): row for row in rows}
-    patients = sorted({row["patient"] for row in rows if (row["patient"], "es") in volumes})
+    both = [name for name, phase in volumes if phase == "ed" and (name, "es") in volumes]
+    patients = np.array(both)
     pairs = np.array(
         [
             [ejection_percent(volumes, name, key) for key in ("volume_ml", "reference_ml")]
-            for name in patients
+            for name in both
         ]
-    )
+    ).reshape(-1, 2)
     keep = np.isfinite(pairs).all(axis=1)
-    names = np.array(patients)[keep]
-    low, high = bootstrap(names, pairs[keep], agreement)
-    found = agreement(pairs[keep])
-    scores: dict[str, Any] = {key: round(float(found[k]), 4) for k, key in enumerate(EF_KEYS)}
-    scores["ci95"] = {
-        key: [round(float(low[k]), 4), round(float(high[k]), 4)] for k, key in enumerate(EF_KEYS)
-    }
+    scores = summary(patients[keep], pairs[keep], EF_KEYS, agreement)
     scores["pairs"] = int(keep.sum())
     scores["method"] = "single-plane disks, both from masks"
     return scores
 
 
-EF_KEYS = ("mae", "rmse", "r", "bias", "beyond_15")
+def summary(
+    patients: NDArray[np.str_],
+    table: NDArray[np.float64],
+    keys: tuple[str, ...],
+    statistic: Statistic,
+) -> dict[str, Any]:
+    """A statistic of a table with its 95 % intervals; None where there is nothing to tell."""
+    if not len(table):
+        return {**dict.fromkeys(keys), "ci95": dict.fromkeys(keys)}
+    low, high = bootstrap(patients, table, statistic)
+    scores: dict[str, Any] = {
+        key: _rounded(value) for key, value in zip(keys, statistic(table), strict=True)
+    }
+    scores["ci95"] = {
+        key: None if np.isnan(ends).any() else [_rounded(end) for end in ends]
+        for key, ends in zip(keys, zip(low, high, strict=True), strict=True)
+    }
+    return scores
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 5)
 
 
 def ejection_percent(
@@ -256,12 +301,12 @@ def agreement(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
 def bootstrap(
     patients: NDArray[np.str_],
     table: NDArray[np.float64],
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    statistic: Statistic,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """95 % interval of a statistic by resampling patients with replacement.
 
     Returns:
-        2.5th and 97.5th percentile of every entry of the statistic.
+        2.5th and 97.5th percentile of every entry of the statistic; NaN where no draw has one.
     """
     rng = np.random.default_rng(0)
     members = [np.flatnonzero(patients == name) for name in np.unique(patients)]
@@ -269,5 +314,6 @@ def bootstrap(
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, len(members), len(members))
         draws.append(statistic(table[np.concatenate([members[k] for k in chosen])]))
-    low, high = np.nanpercentile(np.array(draws), [2.5, 97.5], axis=0)
-    return low, high
+    columns = [column[~np.isnan(column)] for column in np.array(draws).T]
+    ends = [np.percentile(c, [2.5, 97.5]) if c.size else np.full(2, np.nan) for c in columns]
+    return np.array(ends)[:, 0], np.array(ends)[:, 1]
