@@ -1,20 +1,24 @@
 """A checkpoint to the files that ship: parameters, the exported step, and the manifest entry."""
 
 import json
+import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.backends.base import IMAGE, PRESENCE, PROBABILITIES, STATE_OUT
+from model.backends.openvino import OpenVinoBackend
 from model.config import ModelConfig
+from model.errors import WeightsError
 from model.network import LiveNetwork, NetworkState
-from model.predictor import Predictor, load_predictor, self_test_answer
-from model.weights import MANIFEST, sha256_of
+from model.predictor import Predictor, self_test_answer
+from model.weights import MANIFEST, ModelInfo, read_manifest, sha256_of
 
 STATE_NAMES = ("memory", "sensory")
 OPSET = 18
@@ -38,10 +42,17 @@ class ExportedStep(nn.Module):
 
 
 def load_checkpoint(path: Path) -> LiveNetwork:
-    """The averaged network of a training checkpoint, in evaluation mode."""
-    saved = torch.load(path, weights_only=True)
-    network = LiveNetwork(ModelConfig.from_json(json.loads(saved["model_config"])))
-    network.load_state_dict(saved["average"])
+    """The averaged network of a training checkpoint, in evaluation mode.
+
+    Raises:
+        WeightsError: no such file, or not a checkpoint of a training run.
+    """
+    try:
+        saved = torch.load(path, weights_only=True)
+        network = LiveNetwork(ModelConfig.from_json(json.loads(saved["model_config"])))
+        network.load_state_dict(saved["average"])
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is not a checkpoint of a training run: {error}") from error
     return network.eval()
 
 
@@ -50,7 +61,9 @@ def export_step(network: LiveNetwork, path: Path) -> None:
     side = network.config.network_size
     arguments = (torch.zeros(1, 1, side, side), *network.initial_state(1))
     outputs = [PROBABILITIES, PRESENCE, *(STATE_OUT + name for name in STATE_NAMES)]
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter of torch 2.13 uses what torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec", category=FutureWarning)
         program = torch.onnx.export(
             ExportedStep(network).eval(),
             arguments,
@@ -91,20 +104,25 @@ def ship(checkpoint: Path, folder: Path, name: str, version: str) -> dict[str, A
         "parameter_count": sum(p.numel() for p in network.parameters()),
         "licence": LICENCE,
         "config": network.config.to_json(),
-        "self_test": np.zeros((9, 9)).tolist(),
     }
-    write_entry(folder, name, entry)
-    predictor: Predictor = load_predictor(name, precision="f32", folder=folder)
-    entry["self_test"] = self_test_answer(predictor)
+    info = ModelInfo(name, version, entry["sha256"], LICENCE, network.config, step, self_test=())
+    backend = OpenVinoBackend(step, threads=1, streams=1, precision="f32")
+    entry["self_test"] = self_test_answer(Predictor(info, backend))
     write_entry(folder, name, entry)
     return entry
 
 
 def write_entry(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    """Put one model into the folder's manifest, making the manifest where there is none."""
+    """Put one model into the folder's manifest, making the manifest where there is none.
+
+    Raises:
+        WeightsError: there is a manifest, but not one that can be read.
+    """
     path = folder / MANIFEST
     manifest: dict[str, Any] = {"default": name, "models": {}}
     if path.exists():
-        manifest = json.loads(path.read_text())
+        manifest = read_manifest(folder)
     manifest["models"][name] = entry
-    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(manifest, indent=1) + "\n")
+    os.replace(part, path)
