@@ -172,6 +172,8 @@ def _shuffled(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
         for c in range(parts)
     ]
     order = rng.permutation(len(tiles))
+    while (order == np.arange(len(tiles))).all():
+        order = rng.permutation(len(tiles))
     return np.vstack(
         [np.hstack([tiles[order[r * parts + c]] for c in range(parts)]) for r in range(parts)]
     )
