@@ -29,7 +29,7 @@ COUNT_PIXELS_OF = """(canvas, [red, green, blue]) => {
   let count = 0;
   for (let i = 0; i < data.length; i += 4) {
     const away = [red, green, blue].map((value, k) => Math.abs(data[i + k] - value));
-    count += Math.max(...away) < 20;
+    count += Math.max(...away) < 40;
   }
   return count;
 }"""
@@ -77,6 +77,8 @@ def test_the_sample_clip_plays_with_its_outlines_and_an_ef(page: Page) -> None:
     expect(page.locator("#ef")).to_have_attribute("data-state", "measured", timeout=PATIENT_MS)
     expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^\d+\s?%$"))
     expect(page.locator("#connection")).to_have_text("live")
+    page.locator("#opacity").fill("100")
+    page.wait_for_timeout(500)
     canvas = page.locator("#image")
     for name in ("lv", "myocardium"):
         assert canvas.evaluate(COUNT_PIXELS_OF, css_colour(page, name)) > 50, name
