@@ -30,7 +30,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(7)
     network = LiveNetwork(TINY)
     for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+        torch.nn.init.normal_(parameter, std=0.3)
     optimizer = torch.optim.AdamW(network.parameters())
     path = tmp_path_factory.mktemp("run") / "checkpoint.pt"
     save(Run(network, network, optimizer, 0), TINY, path)
