@@ -21,6 +21,7 @@ from server.errors import (
     NotFinishedError,
     NotFoundError,
     WireCodes,
+    storage_errors,
 )
 from server.ingest import IngestLimits
 from server.metrics import Metrics
@@ -60,6 +61,19 @@ class Job:
     def upload(self) -> Path:
         """The file as it came."""
         return self.folder / "upload"
+
+    def result(self) -> dict[str, Any]:
+        """What was found.
+
+        Raises:
+            NotFinishedError: not yet.
+            EchoError: why it failed.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.document is None:
+            raise NotFinishedError(f"the clip is {self.state}; ask again when it is done")
+        return self.document
 
     def to_json(self) -> dict[str, Any]:
         """What ``/v1/clips/{id}`` says."""
@@ -111,10 +125,8 @@ def _remove(lock: Path) -> None:
     lock.unlink(missing_ok=True)
 
 
-class _DeletedError(EchoError):
+class _DeletedError(NotAvailableError):
     """Nobody wants the result any more."""
-
-    code = "deleted"
 
 
 class ClipStore:
@@ -137,24 +149,30 @@ class ClipStore:
         self._room = Room(settings.clip_dir)
 
     def open(self, view: str | None) -> Job:
-        """Make room for one clip.
+        """Begin to receive one clip.
 
         Raises:
-            AdmissionError: every clip here is still being worked on.
+            AdmissionError: as many clips as are kept are still being worked on.
+            StorageError: the disk is full.
         """
-        if len(self._jobs) >= self._settings.max_clips:
-            oldest = next((job for job in self._jobs.values() if job.finished.is_set()), None)
-            if oldest is None:
-                raise AdmissionError(f"{len(self._jobs)} clips are waiting; try again later")
-            self.delete(oldest.id)
+        waiting = sum(not job.finished.is_set() for job in self._jobs.values())
+        if waiting >= self._settings.max_clips:
+            raise AdmissionError(f"{waiting} clips are waiting; try again later")
         identifier = "c_" + secrets.token_urlsafe(12)
         job = Job(identifier, self._room.folder / identifier, view, time.time())
-        job.folder.mkdir(mode=0o700)
+        with storage_errors():
+            job.folder.mkdir(mode=0o700)
         self._jobs[identifier] = job
         return job
 
     def submit(self, job: Job) -> None:
-        """Queue a clip whose upload is complete."""
+        """Queue a clip whose upload is complete.
+
+        Raises:
+            NotAvailableError: it was deleted while it came.
+        """
+        if job.is_deleted:
+            raise _DeletedError("this clip was deleted")
         job.state = "queued"
         self._metrics.jobs_waiting.labels("clip").inc()
         loop = asyncio.get_running_loop()
@@ -165,6 +183,7 @@ class ClipStore:
         """Work on one clip; runs on the worker, which is where all its errors end."""
         self._metrics.jobs_waiting.labels("clip").dec()
         try:
+            self._check_wanted(job)
             job.document = self._study(job, None).document
         except EchoError as error:
             job.error = error
@@ -182,10 +201,13 @@ class ClipStore:
         )  # fmt: skip
 
     @staticmethod
-    def _watch(job: Job) -> Callable[[int, int | None], None]:
+    def _check_wanted(job: Job) -> None:
+        if job.is_deleted:
+            raise _DeletedError("this clip was deleted")
+
+    def _watch(self, job: Job) -> Callable[[int, int | None], None]:
         def show(done: int, total: int | None) -> None:
-            if job.is_deleted:
-                raise _DeletedError("this clip was deleted")
+            self._check_wanted(job)
             if job.state == "running" and total:
                 job.progress = round(done / total, 3)
 
@@ -198,8 +220,16 @@ class ClipStore:
         self._metrics.clips.labels(job.state).inc()
         code = job.error.code if job.error else None
         logger.info("clip ends", extra={"clip": job.id, "state": job.state, "code": code})
-        if job.is_deleted:
+        if job.error or job.is_deleted:
             shutil.rmtree(job.folder, ignore_errors=True)
+        self._make_room(job)
+
+    def _make_room(self, job: Job) -> None:
+        """Forget the oldest of those that ended alike: no refused file drives out a result."""
+        others = [each for each in self._jobs.values() if each.state == job.state]
+        others = [each for each in others if each is not job]
+        for each in others[: max(0, len(others) + 1 - self._settings.max_clips)]:
+            self.delete(each.id)
 
     def job(self, identifier: str) -> Job:
         """One clip by its name.
@@ -223,12 +253,7 @@ class ClipStore:
             NotFinishedError: not yet.
             EchoError: why the clip failed.
         """
-        job = self.job(identifier)
-        if job.error is not None:
-            raise job.error
-        if job.document is None:
-            raise NotFinishedError(f"the clip is {job.state}; ask again when it is done")
-        return job.document
+        return self.job(identifier).result()
 
     async def artefact(self, identifier: str, name: Literal["masks.npz", "overlay.mp4"]) -> Path:
         """A file made from a clip, made when first asked for.
@@ -237,9 +262,10 @@ class ClipStore:
             NotFoundError: no such clip.
             NotFinishedError: its result is not there yet.
             NotAvailableError: the clip was deleted meanwhile.
+            StorageError: the disk is full.
         """
-        self.result(identifier)
         job = self.job(identifier)
+        job.result()
         path = job.folder / name
         if not path.exists():
             if name not in job.making:
@@ -255,18 +281,23 @@ class ClipStore:
             return await loop.run_in_executor(self._worker, self._write, job, name)
         finally:
             del job.making[name]
+            if job.is_deleted:
+                shutil.rmtree(job.folder, ignore_errors=True)
 
     def _write(self, job: Job, name: str) -> Path:
         """Make a file whole, or none: analysed again, since results keep no pixel and no mask."""
         path, part = job.folder / name, job.folder / f"part-{name}"
         labels: list[bytes] = []
         study = self._study(job, labels if name == "masks.npz" else None)
-        if name == "masks.npz":
-            write_masks(part, study, labels)
-        else:
-            write_study_overlay(part, job.upload, study, self._limits)
-        part.rename(path)
-        return path
+        try:
+            with storage_errors():
+                if name == "masks.npz":
+                    write_masks(part, study, labels)
+                else:
+                    write_study_overlay(part, job.upload, study, self._limits)
+            return part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def delete(self, identifier: str) -> None:
         """Forget a clip and remove its files; work under way stops at its next frame.
@@ -277,8 +308,15 @@ class ClipStore:
         job = self.job(identifier)
         del self._jobs[identifier]
         job.is_deleted = True
-        if job.state in ("received", "done", "failed") and not job.making:
+        # Whoever writes to the folder at the moment removes it afterwards.
+        if job.finished.is_set() and not job.making:
             shutil.rmtree(job.folder, ignore_errors=True)
+
+    def discard(self, job: Job) -> None:
+        """Forget a clip whose upload was refused or broke off, also one deleted meanwhile."""
+        self._jobs.pop(job.id, None)
+        job.is_deleted = True
+        shutil.rmtree(job.folder, ignore_errors=True)
 
     def close(self) -> None:
         """Stop working and remove every file."""

@@ -16,6 +16,9 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
     EngineDeadError                nothing goes on
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from model import EchoError
@@ -189,6 +192,21 @@ class StorageError(EchoError):
 
     code = "storage_full"
     retryable = True
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a full disk into our error; other errors of the system pass.
+
+    Raises:
+        StorageError: no room is left, or none of what this user may have.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError("no room is left on the disk; make some, or try later") from error
+        raise
 
 
 class AdmissionError(EchoError):

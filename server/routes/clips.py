@@ -1,7 +1,6 @@
 """``/v1/clips``: upload a clip, follow it, fetch what was found."""
 
 import asyncio
-import errno
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from server.clips import ClipStore, Job
-from server.errors import BadRequestError, BodyTooLargeError, StorageError
+from server.errors import BadRequestError, BodyTooLargeError, storage_errors
 
 PART = "file"
 """Name of the form field that holds a clip."""
@@ -59,18 +58,18 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
         """Upload a DICOM file, a zip of DICOM, MP4, MOV, AVI or GIF.
 
         202 with the job, or 200 with the result where it was there within `wait_s`. The
-        `Location` header names the job.
+        `Location` header names the job. What is refused here leaves nothing behind.
         """
         job = store.open(view)
+        headers = {"Location": f"/v1/clips/{job.id}"}
         try:
             await receive_upload(request, job.upload, upload_max_bytes)
+            store.submit(job)
+            if wait_s > 0 and await _is_finished(job, wait_s):
+                return JSONResponse(job.result(), headers=headers)
         except BaseException:
-            store.delete(job.id)
+            store.discard(job)
             raise
-        store.submit(job)
-        headers = {"Location": f"/v1/clips/{job.id}"}
-        if wait_s > 0 and await _is_finished(job, wait_s):
-            return JSONResponse(store.result(job.id), headers=headers)
         return JSONResponse(job.to_json(), 202, headers)
 
 
@@ -170,18 +169,15 @@ async def receive_upload(request: Request, path: Path, limit: int) -> None:
     bounded = Request(request.scope, _bounded(request.receive, limit))
     kind, _ = parse_options_header(request.headers.get("content-type", ""))
     try:
-        if kind == b"multipart/form-data":
-            await _receive_form(bounded, path)
-        else:
-            await _receive_raw(bounded, path)
+        with storage_errors():
+            if kind == b"multipart/form-data":
+                await _receive_form(bounded, path)
+            else:
+                await _receive_raw(bounded, path)
     except ClientDisconnect as error:
         raise BadRequestError("the upload broke off") from error
     except MultiPartException as error:
         raise BadRequestError(f"not a whole form: {error.message}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError("no room is left for this upload; try again later") from error
-        raise
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
