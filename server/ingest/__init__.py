@@ -47,8 +47,8 @@ __all__ = [
     "UnsupportedSyntaxError",
     "decode_luma",
     "open_clip",
-    "unpack_study",
     "read_jpeg",
     "read_sample",
     "sample_path",
+    "unpack_study",
 ]

@@ -12,10 +12,8 @@ import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import pairwise
+from typing import Any, BinaryIO, TypeAlias
 
 try:
     import resource
@@ -24,6 +22,11 @@ except ImportError:  # Windows has no such bounds
 
 COLOUR_PROBE_EVERY = 8
 _FULL_RANGE = 2
+
+Plane: TypeAlias = tuple[str, tuple[int, ...], Any]
+"""numpy's name of the samples' type, the shape, and the bytes."""
+
+Answer: TypeAlias = tuple[dict[str, Any], list[Plane]]
 
 
 def main() -> None:
@@ -50,15 +53,12 @@ def _bound(memory_bytes: int, cpu_s: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _send(out: BinaryIO, facts: dict[str, Any], planes: list[NDArray[Any]]) -> None:
-    described = [[plane.dtype.str, plane.shape] for plane in planes]
+def _send(out: BinaryIO, facts: dict[str, Any], planes: list[Plane]) -> None:
+    described = [[dtype, shape] for dtype, shape, _ in planes]
     out.write(json.dumps({**facts, "planes": described}).encode() + b"\n")
-    for plane in planes:
-        out.write(np.ascontiguousarray(plane).data)
+    for _, _, samples in planes:
+        out.write(samples)
     out.flush()
-
-
-Answer = tuple[dict[str, Any], list[NDArray[Any]]]
 
 
 def _images(requests: BinaryIO) -> Iterator[Answer]:
@@ -72,23 +72,25 @@ def _images(requests: BinaryIO) -> Iterator[Answer]:
             yield {"error": type(error).__name__}, []
 
 
-def _decode_jpeg_ls(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
-    raw, facts = import_module("jpeg_ls").decode_buffer(payload)
-    word = "u1" if facts["bits_per_sample"] <= 8 else "<u2"
-    samples = np.frombuffer(raw, word)
-    shape = (wanted["rows"], wanted["columns"])
-    if wanted["samples"] == 1:
-        return samples.reshape(shape)
-    if facts["interleave_mode"] == 0:
-        return samples.reshape(3, *shape).transpose(1, 2, 0)
-    return samples.reshape(*shape, 3)
+def _shape(wanted: dict[str, Any]) -> tuple[int, ...]:
+    size = (wanted["rows"], wanted["columns"])
+    return size if wanted["samples"] == 1 else (*size, wanted["samples"])
 
 
-def _decode_j2k(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
-    return np.asarray(import_module("openjpeg").decode(payload, j2k_format=0))
+def _decode_jpeg_ls(payload: bytes, wanted: dict[str, Any]) -> Plane:
+    samples, facts = import_module("jpeg_ls").decode_buffer(payload)
+    is_planar = wanted["samples"] > 1 and facts["interleave_mode"] == 0
+    size = (wanted["rows"], wanted["columns"])
+    shape = (wanted["samples"], *size) if is_planar else _shape(wanted)
+    return "|u1" if facts["bits_per_sample"] <= 8 else "<u2", shape, samples
 
 
-def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
+def _decode_j2k(payload: bytes, wanted: dict[str, Any]) -> Plane:
+    samples = import_module("openjpeg").decode(payload, j2k_format=0)
+    return samples.dtype.str, samples.shape, samples.tobytes()
+
+
+def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> Plane:
     gdcm = import_module("gdcm")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(payload)
@@ -112,10 +114,8 @@ def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> NDArray[Any]:
     )
     allocated = 8 if bits <= 8 else 16
     image.SetPixelFormat(gdcm.PixelFormat(wanted["samples"], allocated, bits, bits - 1, 0))
-    raw = image.GetBuffer().encode("utf-8", "surrogateescape")
-    samples = np.frombuffer(raw, "u1" if allocated == 8 else "<u2")
-    shape = (wanted["rows"], wanted["columns"])
-    return samples.reshape(shape if wanted["samples"] == 1 else (*shape, 3))
+    samples = image.GetBuffer().encode("utf-8", "surrogateescape")
+    return "|u1" if allocated == 8 else "<u2", _shape(wanted), samples
 
 
 _DECODERS = {
@@ -140,15 +140,17 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
             return
         stream.thread_type = "AUTO"
         told = False
-        for index, frame in enumerate(_whole_frames(container, stream)):
+        frames = _whole_frames(container, stream)
+        if job["drops_last"]:
+            frames = _all_but_last(frames)
+        for index, frame in enumerate(frames):
             if frame is None:
                 yield {"is_cut": True} if told else {"error": "no whole picture"}, []
                 return
-            planes = _planes(frame, with_colours=index % COLOUR_PROBE_EVERY == 0)
             if not told:
-                yield _facts(stream, planes[0]), []
+                yield _facts(stream, frame), []
                 told = True
-            yield {"time_us": _time_us(frame), "is_full_range": _is_full_range(frame)}, planes
+            yield _frame(frame, with_colours=index % COLOUR_PROBE_EVERY == 0)
         if not told:
             yield {"error": "no_pixels"}, []
 
@@ -156,10 +158,15 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
 def _whole_frames(container: Any, stream: Any) -> Iterator[Any]:
     """Decode frames up to the first one that is broken; None stands for that one."""
     try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:  # cut by the end of the file: hide it, and end what came before
+                yield from _unbroken(stream.decode(None))
                 break
-            yield frame
+            for frame in stream.decode(packet):
+                if frame.is_corrupt:
+                    yield None
+                    return
+                yield frame
         else:
             return
     except import_module("av").FFmpegError:
@@ -167,20 +174,65 @@ def _whole_frames(container: Any, stream: Any) -> Iterator[Any]:
     yield None
 
 
-def _facts(stream: Any, first: NDArray[Any]) -> dict[str, Any]:
+def _all_but_last(frames: Iterator[Any]) -> Iterator[Any]:
+    """Hold the last frame back; None stands for it."""
+    for frame, following in pairwise(frames):
+        if following is None:
+            break
+        yield frame
+    yield None
+
+
+def _unbroken(frames: Any) -> Iterator[Any]:
+    for frame in frames:
+        if frame.is_corrupt:
+            return
+        yield frame
+
+
+def _facts(stream: Any, first: Any) -> dict[str, Any]:
     """Say what is known of a film once its first frame is decoded."""
     rate = stream.average_rate
     duration = stream.duration
     ratio = stream.sample_aspect_ratio
+    size = (first.height, first.width)
+    rows, columns = size[::-1] if _turns(first) % 2 else size
     return {
         "codec": stream.codec_context.name,
-        "rows": first.shape[0],
-        "columns": first.shape[1],
+        "rows": rows,
+        "columns": columns,
         "frames": stream.frames or None,
         "fps": float(rate) if rate else None,
         "duration_ms": float(1000 * duration * stream.time_base) if duration else None,
         "is_square": not ratio or ratio == 1,
     }
+
+
+def _turns(frame: Any) -> int:
+    """Quarter turns to the left that set a frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _frame(frame: Any, *, with_colours: bool) -> Answer:
+    """Take luma as it is stored where there is such a plane, and colours where asked."""
+    is_stored = _has_luma(frame)
+    facts = {
+        "time_us": _time_us(frame),
+        "is_full_range": not is_stored or _is_full_range(frame),
+        "columns": frame.width,
+        "turns": _turns(frame),
+    }
+    planes = [_plane(frame if is_stored else frame.reformat(format="gray"))]
+    if with_colours:
+        planes.append(_plane(frame.reformat(format="rgb24")))
+    return facts, planes
+
+
+def _plane(frame: Any) -> Plane:
+    """Take the first plane, with what stands to the right of its pixels."""
+    plane = frame.planes[0]
+    shape = (plane.height, plane.line_size)
+    return "|u1", shape, memoryview(plane)[: plane.height * plane.line_size]
 
 
 def _time_us(frame: Any) -> int | None:
@@ -190,31 +242,15 @@ def _time_us(frame: Any) -> int | None:
 
 
 def _is_full_range(frame: Any) -> bool:
-    name = frame.format.name
-    return (
-        frame.color_range == _FULL_RANGE
-        or name.startswith(("yuvj", "gray"))
-        or not _has_luma(frame)
-    )
+    return frame.color_range == _FULL_RANGE or frame.format.name.startswith(("yuvj", "gray"))
 
 
 def _has_luma(frame: Any) -> bool:
-    """Whether the first plane is 8-bit luma as it is."""
+    """Whether the first plane is 8-bit luma as it is, its rows from the top."""
     name = frame.format.name
-    return name.startswith(("yuv", "nv", "gray")) and frame.format.components[0].bits == 8
-
-
-def _planes(frame: Any, *, with_colours: bool) -> list[NDArray[Any]]:
-    """Take luma as it is stored where there is such a plane, and colours where asked or needed."""
-    turns = round(frame.rotation / 90) % 4
-    planes = []
-    if _has_luma(frame):
-        plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-        planes.append(np.rot90(rows[:, : plane.width], turns))
-    if with_colours or not planes:
-        planes.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-    return planes
+    is_luma = name.startswith(("yuv", "nv", "gray")) and frame.format.components[0].bits == 8
+    is_packed = name.startswith("yuyv")
+    return is_luma and not is_packed and frame.planes[0].line_size > 0
 
 
 if __name__ == "__main__":

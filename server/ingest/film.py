@@ -18,7 +18,7 @@ from server.ingest.errors import (
     TruncatedError,
 )
 from server.ingest.layout import check_size
-from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range, grey_of
+from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.sandbox import DecoderProcess, open_film
 from server.ingest.timing import is_plausible_period
 
@@ -150,7 +150,7 @@ class _Reader:
                 self.notes.warn("truncated_frames")
                 break
             self._check_count(count + 1)
-            self._look_for_colour(planes)
+            self._look_for_colour(planes, told)
             yield Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
             count += 1
         if count == 0:
@@ -168,18 +168,18 @@ class _Reader:
                 "send a shorter one"
             )
 
-    def _look_for_colour(self, planes: list[NDArray[Any]]) -> None:
+    def _look_for_colour(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> None:
         """Note a colour overlay; only some frames come with their colours."""
-        colours = [plane for plane in planes if plane.ndim == 3]
-        if colours and not self.notes.colour_overlay:
-            share = coloured_share(colours[0], self.region)
+        if len(planes) > 1 and not self.notes.colour_overlay:
+            rgb = planes[1][:, : 3 * told["columns"]].reshape(len(planes[1]), -1, 3)
+            share = coloured_share(np.rot90(rgb, told["turns"]), self.region)
             self.notes.colour_overlay = share > COLOURED_SHARE
 
     def _luma(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> NDArray[np.uint8]:
-        first = planes[0]
-        luma = first if first.ndim == 2 else grey_of(first)
+        luma = np.rot90(planes[0][:, : told["columns"]], told["turns"])
         if luma.shape != (self.facts.rows, self.facts.columns):
             raise DecodeFailedError("the film's pictures change their size")
+        luma = np.ascontiguousarray(luma)
         return luma if told["is_full_range"] else expand_range(luma)
 
 

@@ -1,13 +1,16 @@
 """The parent's side of a decoder process."""
 
 import json
+import math
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +27,37 @@ from server.ingest.errors import (
 
 _SCRIPT = Path(__file__).with_name("decoder_process.py")
 _MAX_LINE_BYTES = 4096
-_DTYPES = ("|u1", "|i1", "<u2", "<i2")
-_CLOSE_S = 5.0
+_SAMPLE_BYTES = {"|u1": 1, "|i1": 1, "<u2": 2, "<i2": 2}
+_GIF_TAIL_BYTES = 64
+
+Answer: TypeAlias = tuple[dict[str, Any], list[NDArray[Any]]]
+"""Facts and planes."""
 
 
 class DecoderProcess:
     """A running decoder process; see `open_images` and `open_film`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", max_plane_bytes: int) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", max_plane_bytes: int, patience_s: float
+    ) -> None:
         """Take over a started process.
 
         Args:
             process: the process, its standard output a pipe.
             max_plane_bytes: the largest plane that it may send.
+            patience_s: the longest wait for one answer, after which the process is killed.
         """
         self._process = process
         self._max_plane_bytes = max_plane_bytes
+        self._patience_s = patience_s
+        self._is_late = False
 
     def decode(self, stream: Stream) -> NDArray[Any]:
         """Decode one compressed frame to its samples.
 
         Raises:
             DecodeFailedError: the decoder cannot read it, or died of it.
-            TooSlowError: the process has used up its computing time.
+            TooSlowError: the process has used up its time.
         """
         wanted = {
             "coding": stream.coding.value,
@@ -56,42 +67,70 @@ class DecoderProcess:
             "samples": stream.samples,
             "bits": stream.bits,
         }
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(wanted).encode() + b"\n" + stream.payload)
-            self._process.stdin.flush()
-        except OSError as error:
-            raise self._death() from error
-        answer = self.receive()
-        if answer is None:
-            raise self._death()
-        planes = answer[1]
-        shape = (stream.rows, stream.columns, *((stream.samples,) if stream.samples > 1 else ()))
+        with self._patience():
+            self._ask(json.dumps(wanted).encode() + b"\n" + stream.payload)
+            answer = self._receive()
+        planes = [] if answer is None else answer[1]
+        size = (stream.rows, stream.columns)
+        shape = size if stream.samples == 1 else (*size, stream.samples)
+        if len(planes) == 1 and planes[0].shape == (3, *size) != shape:
+            planes = [planes[0].transpose(1, 2, 0)]
         if len(planes) != 1 or planes[0].shape != shape:
             raise DecodeFailedError("a decoded frame is not of the size that it claimed")
         return planes[0]
 
-    def receive(self) -> tuple[dict[str, Any], list[NDArray[Any]]] | None:
+    def receive(self) -> Answer | None:
         """Wait for one answer: facts and planes; None once there are no more.
 
         Raises:
             IngestError: what the process reports, or how it died.
         """
+        with self._patience():
+            return self._receive()
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Kill the process where an answer takes too long; waiting for it then ends at once."""
+        timer = threading.Timer(self._patience_s, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _ask(self, request: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._death() from error
+
+    def _receive(self) -> Answer | None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline(_MAX_LINE_BYTES)
         if not line:
-            if self._process.wait(_CLOSE_S) != 0:
+            if self._process.wait() != 0:
                 raise self._death()
             return None
-        facts = json.loads(line)
+        try:
+            facts = json.loads(line)
+            described = [(str(dtype), tuple(map(int, shape))) for dtype, shape in facts["planes"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._death() from error
         if "error" in facts:
             raise _refusal(facts["error"])
-        return facts, [self._plane(dtype, tuple(shape)) for dtype, shape in facts["planes"]]
+        return facts, [self._plane(dtype, shape) for dtype, shape in described]
 
     def _plane(self, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         assert self._process.stdout is not None
-        length = int(np.prod(shape)) * int(dtype[-1])
-        if dtype not in _DTYPES or not 0 < length <= self._max_plane_bytes:
+        length = math.prod(shape) * _SAMPLE_BYTES.get(dtype, 0)
+        if not 0 < length <= self._max_plane_bytes:
             raise DecodeFailedError("a decoded frame is of an impossible size")
         raw = self._process.stdout.read(length)
         if len(raw) < length:
@@ -99,9 +138,11 @@ class DecoderProcess:
         return np.frombuffer(raw, dtype).reshape(shape)
 
     def _death(self) -> IngestError:
-        """Say how the process ended."""
-        code = self._process.wait(_CLOSE_S)
-        if code == -signal.SIGXCPU:
+        """End the process and say what became of it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        code = self._process.wait()
+        if self._is_late or code == -signal.SIGXCPU:
             return TooSlowError("decoding this clip takes too long: send a shorter or simpler one")
         return DecodeFailedError("the pictures inside cannot be decoded: they broke the decoder")
 
@@ -133,14 +174,21 @@ def open_film(file: BinaryIO, demuxer: str, limits: IngestLimits) -> Iterator[De
         demuxer: FFmpeg's name of the only container format to try.
         limits: bounds of the process.
     """
-    file.seek(0)
     job = _bounds(limits) | {
         "kind": "film",
         "demuxer": demuxer,
         "max_pixels": limits.frame_pixels,
+        "drops_last": demuxer == "gif" and _lacks_trailer(file),
     }
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # Python's own seek may stay inside its buffer
     with _start(job, file.fileno(), limits) as process:
         yield process
+
+
+def _lacks_trailer(file: BinaryIO) -> bool:
+    """Whether a GIF is cut; FFmpeg would give its last frame half decoded."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _GIF_TAIL_BYTES))
+    return b";" not in file.read().rstrip(b"\0")[-1:]
 
 
 def _bounds(limits: IngestLimits) -> dict[str, Any]:
@@ -152,12 +200,13 @@ def _start(job: dict[str, Any], stdin: int, limits: IngestLimits) -> Iterator[De
     """Run the script, and end it on every way out."""
     process = subprocess.Popen(
         [sys.executable, "-P", str(_SCRIPT), json.dumps(job)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # numpy starts faster without its threads
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
-        yield DecoderProcess(process, max_plane_bytes=6 * limits.frame_pixels)
+        yield DecoderProcess(process, 6 * limits.frame_pixels, limits.decode_s)
     finally:
         process.kill()
         process.wait()

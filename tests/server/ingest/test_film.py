@@ -1,0 +1,295 @@
+"""Films by FFmpeg's encoders, compared with what the ffmpeg program decodes."""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+
+from server.ingest import Clip, IngestError, IngestLimits, open_clip
+from tests.server.ingest.making import (
+    COLUMNS,
+    ROWS,
+    coloured_cine,
+    grey_cine,
+    run,
+    save,
+    tool,
+    ultrasound,
+)
+
+COUNT = 20
+SIZE = f"{COLUMNS}x{ROWS}"
+H264 = ["-c:v", "libx264", "-bf", "2", "-crf", "12"]
+
+
+def read(path: Path) -> tuple[Clip, NDArray[np.uint8], list[int | None]]:
+    with open_clip(path) as clip:
+        frames = list(clip.frames)
+    return clip, np.array([frame.pixels_HW for frame in frames]), [f.time_us for f in frames]
+
+
+def refusal_of(path: Path, limits: IngestLimits | None = None) -> str:
+    with pytest.raises(IngestError) as refusal, open_clip(path, limits) as clip:
+        list(clip.frames)
+    return refusal.value.code
+
+
+def film(path: Path, *options: str, rgb: NDArray[np.uint8] | None = None, rate: int = 25) -> Path:
+    """Encode a cine, the grey one where no colours are given, with the ffmpeg program."""
+    if rgb is None:
+        rgb = np.repeat(grey_cine(COUNT)[..., None], 3, axis=3)
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", SIZE, "-r", str(rate), "-i", "-"]
+    command = [tool("ffmpeg"), "-v", "error", *source, *options, str(path)]
+    subprocess.run(command, input=rgb.tobytes(), check=True)
+    return path
+
+
+def decoded(path: Path, size: tuple[int, int] = (ROWS, COLUMNS)) -> NDArray[np.uint8]:
+    """Luma in full range, as the ffmpeg program decodes it: T H W."""
+    command = [tool("ffmpeg"), "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
+    command += ["-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    raw = subprocess.run(command, check=True, capture_output=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, *size)
+
+
+ENCODINGS = {
+    "h264.mp4": H264,
+    "h264-444.mp4": [*H264, "-pix_fmt", "yuv444p"],
+    "mpeg4.mov": ["-c:v", "mpeg4", "-q:v", "2"],
+    "hevc.mp4": ["-c:v", "libx265", "-crf", "12", "-x265-params", "log-level=none"],
+    "mjpeg.avi": ["-c:v", "mjpeg", "-q:v", "2"],
+    "mpeg4.avi": ["-c:v", "mpeg4", "-q:v", "2"],
+    "raw.avi": ["-c:v", "rawvideo", "-pix_fmt", "bgr24"],
+    "grey.avi": ["-c:v", "rawvideo", "-pix_fmt", "gray"],
+    "grey.gif": ["-pix_fmt", "gray"],
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_film_has_the_pixels_and_times_that_ffmpeg_decodes(tmp_path: Path, name: str) -> None:
+    path = film(tmp_path / name, *ENCODINGS[name])
+    clip, lumas, times_us = read(path)
+    assert len(lumas) == COUNT
+    assert np.abs(lumas.astype(int) - decoded(path)).max() <= 2
+    assert times_us == [40_000 * index for index in range(COUNT)]
+    assert clip.time_base.source == "Container"
+    assert clip.size == (ROWS, COLUMNS)
+    assert (clip.region, clip.spacing_mm, clip.view) == (None, None, None)
+    assert not clip.colour_overlay
+    assert clip.warnings == ()
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "raw.avi"])
+def test_colour_in_a_film_is_seen(tmp_path: Path, name: str) -> None:
+    path = film(tmp_path / name, *ENCODINGS[name], rgb=coloured_cine(COUNT))
+    assert read(path)[0].colour_overlay
+
+
+def test_an_uncompressed_film_has_the_pixels_that_went_in(tmp_path: Path) -> None:
+    path = film(tmp_path / "raw.avi", *ENCODINGS["raw.avi"])
+    assert np.abs(read(path)[1].astype(int) - grey_cine(COUNT)).max() <= 1
+
+
+def test_full_range_video_is_not_stretched_again(tmp_path: Path) -> None:
+    path = film(tmp_path / "f.mp4", *H264, "-pix_fmt", "yuvj420p")
+    assert np.abs(read(path)[1].astype(int) - decoded(path)).max() <= 2
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_rotated_film_is_turned_upright_as_ffmpeg_turns_it(tmp_path: Path, degrees: int) -> None:
+    plain = film(tmp_path / "plain.mp4", *H264)
+    path = tmp_path / "turned.mp4"
+    run(
+        "ffmpeg", "-v", "error", "-i", plain, "-c", "copy",
+        "-metadata:s:v:0", f"rotate={degrees}", path,
+    )  # fmt: skip
+    size = (ROWS, COLUMNS) if degrees == 180 else (COLUMNS, ROWS)
+    clip, lumas, _ = read(path)
+    assert clip.size == size
+    expected = decoded(path, size)
+    assert not np.array_equal(expected, decoded(plain).reshape(expected.shape))
+    assert np.abs(lumas.astype(int) - expected).max() <= 2
+
+
+def uneven(path: Path, times_ms: list[int]) -> Path:
+    """A film whose frames have the given time stamps."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = COLUMNS, ROWS, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time_ms, pixels in zip(times_ms, grey_cine(len(times_ms)), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="gray")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def test_uneven_time_stamps_are_kept(tmp_path: Path) -> None:
+    times_ms = [0, 33, 83, 100, 166, 200, 233, 300]
+    _, _, times_us = read(uneven(tmp_path / "f.mp4", times_ms))
+    assert times_us == [1000 * time_ms for time_ms in times_ms]
+
+
+def test_time_starts_with_the_first_frame(tmp_path: Path) -> None:
+    _, _, times_us = read(uneven(tmp_path / "f.mp4", [500, 540, 580]))
+    assert times_us == [0, 40_000, 80_000]
+
+
+@pytest.mark.parametrize("rate", [1, 1000])
+def test_a_rate_no_scanner_has_leaves_the_time_unknown(tmp_path: Path, rate: int) -> None:
+    clip, _, times_us = read(film(tmp_path / "f.mp4", *H264, rate=rate))
+    assert clip.time_base.source is None
+    assert set(times_us) == {None}
+    assert clip.warnings == ("time_base_implausible",)
+
+
+def test_pixels_that_are_not_square_are_a_warning(tmp_path: Path) -> None:
+    clip, _, _ = read(film(tmp_path / "f.mp4", *H264, "-vf", "setsar=2"))
+    assert clip.warnings == ("pixels_not_square",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("f.mp4", ["-c:v", "mpeg4", "-q:v", "2", "-movflags", "+faststart"]),
+        ("f.avi", ["-c:v", "mjpeg", "-q:v", "2"]),
+        ("f.gif", []),
+    ],
+)
+def test_a_cut_film_gives_its_first_frames_and_a_warning(
+    tmp_path: Path, name: str, options: list[str]
+) -> None:
+    path = film(tmp_path / name, *options)
+    whole = read(path)[1]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    clip, lumas, _ = read(path)
+    assert 0 < len(lumas) < COUNT
+    assert np.array_equal(lumas, whole[: len(lumas)])
+    assert "truncated_frames" in clip.warnings
+
+
+def test_a_film_without_its_index_is_refused(tmp_path: Path) -> None:
+    path = film(tmp_path / "f.mp4", *H264)
+    path.write_bytes(path.read_bytes()[:500])
+    assert refusal_of(path) == "decode_failed"
+
+
+def test_a_film_of_sound_alone_has_no_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "f.mp4"
+    run("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", path)
+    assert refusal_of(path) == "no_pixels"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        (IngestLimits(frames=COUNT - 1), "too_many_frames"),
+        (IngestLimits(frame_pixels=ROWS * COLUMNS - 1), "too_large"),
+        (IngestLimits(decoded_bytes=ROWS * COLUMNS * 3 * COUNT - 1), "too_large"),
+        (IngestLimits(decoder_bytes=30 << 20), "decode_failed"),
+    ],
+)
+def test_each_limit_of_films_holds(tmp_path: Path, limits: IngestLimits, code: str) -> None:
+    assert refusal_of(film(tmp_path / "f.mp4", *H264), limits) == code
+
+
+def test_a_film_left_half_read_ends_its_process(tmp_path: Path) -> None:
+    with open_clip(film(tmp_path / "f.mp4", *H264)) as clip:
+        assert next(clip.frames).seq == 0
+    with pytest.raises(StopIteration):
+        next(clip.frames)
+
+
+STREAMS = {
+    "MPEG-2": ("1.2.840.10008.1.2.4.100", "mpeg2video", ["-c:v", "mpeg2video", "-q:v", "2"]),
+    "MPEG-2, fragmentable": (
+        "1.2.840.10008.1.2.4.100.1", "mpeg2video", ["-c:v", "mpeg2video", "-q:v", "2"],
+    ),
+    "MPEG-2 program stream": (
+        "1.2.840.10008.1.2.4.101", "mpeg", ["-c:v", "mpeg2video", "-q:v", "2"],
+    ),
+    "H.264 bare": ("1.2.840.10008.1.2.4.102", "h264", H264),
+    "H.264 in a transport stream": ("1.2.840.10008.1.2.4.103", "mpegts", H264),
+    "H.264 in MP4": ("1.2.840.10008.1.2.4.104.1", "mp4", H264),
+    "HEVC": ("1.2.840.10008.1.2.4.107", "hevc", ENCODINGS["hevc.mp4"]),
+    "HEVC, 10 bit": (
+        "1.2.840.10008.1.2.4.108", "hevc", [*ENCODINGS["hevc.mp4"], "-pix_fmt", "yuv420p10le"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"), [*((name, 1) for name in STREAMS), ("MPEG-2, fragmentable", 3)]
+)
+def test_video_inside_dicom_has_ffmpegs_pixels_and_the_headers_times(
+    tmp_path: Path, name: str, pieces: int
+) -> None:
+    syntax, container, options = STREAMS[name]
+    stream = film(tmp_path / "stream", *options, "-f", container)
+    length = stream.stat().st_size
+    even = stream.read_bytes() + b"\0" * (length % 2)
+    made = ultrasound(
+        np.repeat(grey_cine(COUNT)[..., None], 3, axis=3), "YBR_PARTIAL_420", FrameTime="20"
+    )
+    path = save(made, tmp_path / "clip", syntax, encapsulate([even], fragments_per_frame=pieces))
+    clip, lumas, times_us = read(path)
+    assert np.abs(lumas.astype(int) - decoded(stream)).max() <= 2
+    assert times_us == [20_000 * index for index in range(COUNT)]
+    assert clip.time_base.source == "FrameTime"
+    assert clip.time_base.duration_ms == 20 * COUNT
+    assert clip.warnings == ()
+    assert clip.encoding.startswith("DICOM, ")
+
+
+@pytest.mark.parametrize(
+    ("container", "source"), [("h264", None), ("mpegts", "Container"), ("mp4", "Container")]
+)
+def test_without_times_in_the_header_only_a_container_knows_them(
+    tmp_path: Path, container: str, source: str | None
+) -> None:
+    stream = film(tmp_path / "stream", *H264, "-f", container).read_bytes()
+    made = ultrasound(
+        np.repeat(grey_cine(COUNT)[..., None], 3, axis=3), "YBR_PARTIAL_420", FrameTime=None
+    )
+    path = save(
+        made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", [stream + b"\0" * (len(stream) % 2)]
+    )
+    clip, _, times_us = read(path)
+    assert clip.time_base.source == source
+    assert times_us == [40_000 * index if source else None for index in range(COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "warning"),
+    [(COUNT - 5, COUNT - 5, "extra_pixel_data"), (COUNT + 5, COUNT, "truncated_frames")],
+)
+def test_video_of_another_length_than_declared_is_a_warning(
+    tmp_path: Path, declared: int, found: int, warning: str
+) -> None:
+    stream = film(tmp_path / "stream", *H264, "-f", "h264").read_bytes()
+    made = ultrasound(
+        np.repeat(grey_cine(COUNT)[..., None], 3, axis=3),
+        "YBR_PARTIAL_420",
+        NumberOfFrames=declared,
+    )
+    path = save(
+        made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", [stream + b"\0" * (len(stream) % 2)]
+    )
+    clip, lumas, _ = read(path)
+    assert len(lumas) == found
+    assert clip.warnings == (warning,)
+
+
+def test_video_of_another_size_than_the_header_says_is_refused(tmp_path: Path) -> None:
+    stream = film(tmp_path / "stream", *H264, "-f", "h264").read_bytes()
+    made = ultrasound(np.zeros((COUNT, 64, 64, 3), np.uint8), "YBR_PARTIAL_420")
+    path = save(
+        made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", [stream + b"\0" * (len(stream) % 2)]
+    )
+    assert refusal_of(path) == "malformed_header"
