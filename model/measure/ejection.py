@@ -6,7 +6,7 @@ and docs/measurement.md tells how they were set.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Literal, Self
@@ -16,8 +16,9 @@ from model.measure.tally import FrameTally
 
 EjectionState = Literal["pending", "measured", "withheld"]
 
-MODEL_SD_POINTS = 4.0
-"""Error that the network's outlines leave in the EF of one plane, against an expert's."""
+MODEL_SD_POINTS = 4.5
+"""Error that the network leaves in the EF of one plane beside what its soft outlines tell of it; so
+that nine in ten validation patients' references lie within their intervals."""
 
 BEAT_SD_POINTS = 3.0
 """Spread of one patient's beats, assumed while fewer than ENOUGH_TO_SPREAD were seen."""
@@ -49,6 +50,23 @@ USABLE_SHARE = 0.5
 FEWEST_FRAMES = 8
 
 SHOWN_REASONS = 4
+
+EF_REASONS = (
+    "no_frames",
+    "no_complete_beat",
+    "too_few_frames",
+    "interval_too_wide",
+    "beats_disagree",
+    "single_beat",
+    "incomplete_beat",
+    "irregular_rhythm",
+    "too_few_beats",
+    "time_base_unknown",
+    "times_not_rising",
+    "curve_interrupted",
+    "no_spacing",
+)
+"""Reasons that an EF can have beside those of its beats and frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +165,8 @@ def _aggregate(
     middle = fmean if method == "mean_of_beats" else median
     percent = float(middle(figures))
     spread = stdev(figures) if len(figures) >= ENOUGH_TO_SPREAD else BEAT_SD_POINTS
+    if spread > BEATS_AT_ODDS_POINTS and not irregular:
+        return EjectionFraction.without_figure("withheld", ("beats_disagree", *warnings, *notes))
     if spread > BEATS_DISAGREE_POINTS:
         warnings += ("beats_disagree",)
     half = _half_width(chosen, spread, method)
@@ -205,12 +225,10 @@ def _half_width(chosen: list[ClosedBeat], spread: float, method: str) -> float:
 
 def _guarded(ef: EjectionFraction) -> EjectionFraction:
     """Withhold a figure too uncertain to be of use."""
-    assert ef.interval is not None
-    assert ef.percent is not None
+    if ef.interval is None or ef.percent is None:
+        return ef
     half = max(ef.interval[1] - ef.percent, ef.percent - ef.interval[0])
-    if half > WIDEST_HALF_POINTS:
-        return replace(ef.withheld_for("interval_too_wide", *ef.reasons), beats=0)
-    return ef
+    return ef.withheld_for("interval_too_wide", *ef.reasons) if half > WIDEST_HALF_POINTS else ef
 
 
 def _common_warnings(chosen: list[ClosedBeat]) -> tuple[str, ...]:
