@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar
 
 from model import EchoError, Predictor
@@ -63,7 +65,9 @@ class Engine:
         if not self.is_alive:
             raise EngineDeadError("the server's network no longer answers; try another server")
         self._waiting.inc()
-        future = asyncio.get_running_loop().run_in_executor(self._workers, self._guarded, work)
+        # A copied context lets a worker's log lines name the session.
+        guarded = partial(copy_context().run, self._guarded, work)
+        future = asyncio.get_running_loop().run_in_executor(self._workers, guarded)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

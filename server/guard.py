@@ -1,7 +1,7 @@
 """Who may ask: keys for everybody, and for browsers only pages of this server."""
 
 import json
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -69,15 +69,23 @@ class Guard:
         """Why a request is refused; None where it is not."""
         host = headers.get("host", "")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host and _acts(scope):
+        if origin is not None and _place(origin).netloc != host and _acts(scope):
             return ForeignPageError("a page of another origin may not use this server")
         if self._keys:
             kind, _, key = headers.get("authorization", "").partition(" ")
             if kind.lower() != "bearer" or not self._keys.opens(key.strip()):
                 return UnauthorizedError("send a key of this server: Authorization: Bearer KEY")
-        elif urlsplit(f"//{host}").hostname not in LOOPBACK_NAMES:
+        elif _place(f"//{host}").hostname not in LOOPBACK_NAMES:
             return ForeignPageError("without keys this server answers to localhost alone")
         return None
+
+
+def _place(address: str) -> SplitResult:
+    """Take an address apart; one that is none has no parts."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _acts(scope: Scope) -> bool:

@@ -15,6 +15,9 @@ from server.protocol import Codec
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_PNG_HEADER_BYTES = 24
+"""Up to and with the size, in the chunk that comes first."""
+
 _VIDEO = {"h264": "h264", "hevc": "hevc", "mjpeg": "mjpeg"}
 
 
@@ -74,7 +77,8 @@ class PayloadDecoder:
 
     def _png(self, payload: memoryview) -> NDArray[np.uint8]:
         raw = bytes(payload)
-        if not raw.startswith(_PNG_START) or not raw.endswith(_PNG_END):
+        is_whole = raw.startswith(_PNG_START) and raw.endswith(_PNG_END)
+        if not is_whole or len(raw) < _PNG_HEADER_BYTES:
             raise UndecodableFrameError("a PNG frame is not a whole PNG")
         columns, rows = struct.unpack_from(">II", raw, 16)
         self._check_size((rows, columns))

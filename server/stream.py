@@ -76,7 +76,10 @@ class FrameSocket:
             SocketGoneError: the client left.
         """
         offered = self._websocket.scope["subprotocols"]
-        await self._websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        try:
+            await self._websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        except (WebSocketDisconnect, RuntimeError) as error:
+            raise SocketGoneError() from error
         message = await self._receive()
         if not isinstance(message, str):
             raise HelloExpectedError("the first message must be hello, got a frame")
@@ -228,10 +231,16 @@ class FrameSocket:
             self._add(Note(header, is_repeated=True))
             return
         self._newest_seq = header.seq
-        last = self._inbox[-1] if self._inbox else None
-        if policy == "latest" and isinstance(last, Arrival):
-            self._inbox[-1] = Note(last.header, is_repeated=False)
+        if policy == "latest":
+            self._replace_waiting()
         self._add(Arrival(header, payload, received_s))
+
+    def _replace_waiting(self) -> None:
+        """Let go of the frame that waits, if one does; its answer keeps its place."""
+        for place in reversed(range(len(self._inbox))):
+            if isinstance(waiting := self._inbox[place], Arrival):
+                self._inbox[place] = Note(waiting.header, is_repeated=False)
+                return
 
     def _add(self, item: Item) -> None:
         self._inbox.append(item)

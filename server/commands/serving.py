@@ -1,5 +1,6 @@
 """The server as a process: start, serve, drain, stop."""
 
+import signal
 import socket
 import sys
 
@@ -20,13 +21,35 @@ BACKLOG = 256
 class DrainingServer(uvicorn.Server):
     """Lets every session leave in order before it stops."""
 
-    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
-        super().__init__(config)
-        self._parts = parts
+    def __init__(self, settings: Settings) -> None:
+        """Load the weights and put a server together.
+
+        Raises:
+            EchoError: bad weights or keys.
+        """
+        app = create_app(settings)
+        self.parts: Parts = app.state.parts
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ws="websockets-sansio",
+                ws_max_size=settings.frame_max_bytes + MESSAGE_SLACK_BYTES,
+                ws_per_message_deflate=False,
+                ws_ping_interval=PING_S,
+                ws_ping_timeout=PING_S,
+                timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+                backlog=BACKLOG,
+            )
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then stop as uvicorn does."""
-        await self._parts.roster.drain()
+        await self.parts.roster.drain()
         await super().shutdown(sockets)
 
 
@@ -37,26 +60,18 @@ def run_server(settings: Settings) -> None:
         EchoError: bad weights or keys, or the port is taken.
     """
     configure_logging(settings.log_level)
-    app = create_app(settings)
-    parts: Parts = app.state.parts
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="websockets-sansio",
-        ws_max_size=settings.frame_max_bytes + MESSAGE_SLACK_BYTES,
-        ws_per_message_deflate=False,
-        ws_ping_interval=PING_S,
-        ws_ping_timeout=PING_S,
-        timeout_graceful_shutdown=round(settings.drain_s),
-        backlog=BACKLOG,
-    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn stops in order, then raises the signal again for whoever handled it before.
+        signal.signal(number, _leave)
+    server = DrainingServer(settings)
     listener = _listen(settings)
     announce(listener)
-    DrainingServer(config, parts).run([listener])
+    server.run([listener])
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    """End as one who was asked to, not as one who was killed."""
+    sys.exit(0)
 
 
 def _listen(settings: Settings) -> socket.socket:
