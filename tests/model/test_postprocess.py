@@ -113,6 +113,20 @@ def test_one_sure_pixel_of_the_network_is_seen_on_the_source() -> None:
     np.testing.assert_array_equal(to_source_labels(Mask(probabilities, fit, 1.0)), wanted)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_structure_reaches_as_far_as_it_is_likelier_than_not(axis: int) -> None:
+    # Sure in lines 20 to 30, 0.49 elsewhere: above one half from line 19 + 0.01 / 0.51 to
+    # 31 - 0.01 / 0.51 of the network. Source line x of 192 is line (x + 0.5) / 4 - 0.5 there.
+    lines = np.full(SIDE, 0.49, np.float32)
+    lines[20:31] = 1.0
+    maps = np.zeros((3, SIDE, SIDE), np.float32)
+    maps[0] = lines[:, None] if axis == 0 else lines[None, :]
+    wanted = np.zeros((192, 192), np.uint8)
+    np.moveaxis(wanted, axis, 0)[78:126] = 1
+    fit = make_fit(Region(0, 0, 192, 192), (192, 192), SIDE)
+    np.testing.assert_array_equal(to_source_labels(Mask(maps, fit, 1.0)), wanted)
+
+
 def test_the_likelier_of_two_structures_wins_without_a_majority() -> None:
     fit = make_fit(Region(0, 0, 48, 48), (48, 48), SIDE)
     maps = np.empty((3, SIDE, SIDE), np.float32)

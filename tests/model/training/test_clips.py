@@ -182,6 +182,23 @@ def test_the_ventricle_shrinks_with_the_contraction_as_its_axes_do(
     assert image.max() <= 255
 
 
+def test_speckle_keeps_its_contrast_and_goes_over_from_one_still_to_the_other() -> None:
+    rng = np.random.default_rng(5)
+    labels = a_still(draw_labels(1.0), 1).labels_HWN
+    ed, es = (Still(rng.integers(60, 196, (SIDE, SIDE), dtype=np.uint8), labels) for _ in range(2))
+    resting = Patient("resting", ed, es, np.zeros((9, 2, 25, 25, 2), np.float32))
+    pure = {phi: render(resting, phi, straight_grid())[0] for phi in (0.0, 1.0)}
+    detail = {phi: image - cv2.GaussianBlur(image, (0, 0), 3.0) for phi, image in pure.items()}
+    for phi in (0.25, 0.5, 0.75):
+        image, _ = render(resting, phi, straight_grid())
+        speckle = image - cv2.GaussianBlur(image, (0, 0), 3.0)
+        # cos^2 + sin^2 = 1: independent speckle adds up to the contrast of either still
+        assert speckle.std() == pytest.approx(detail[0.0].std(), rel=0.05)
+        for end, share in ((0.0, np.cos(phi * np.pi / 2)), (1.0, np.sin(phi * np.pi / 2))):
+            found = np.corrcoef(speckle.ravel(), detail[end].ravel())[0, 1]
+            assert found == pytest.approx(share, abs=0.08)
+
+
 def test_what_lies_outside_the_working_grid_is_black_background(patient: Patient) -> None:
     image, labels = render(patient, 0.0, straight_grid() + 500.0)
     assert not image.any()
