@@ -166,6 +166,20 @@ class Live:
     backend: CountingBackend
     port: int
     http: httpx.Client
+    loop: asyncio.AbstractEventLoop
+
+    async def until_parked(self, session: str) -> None:
+        """Wait until the server has noticed that a session's socket is gone."""
+        roster = self.server.parts.roster
+        await until(
+            lambda: (session, "parked") in {(s["session"], s["phase"]) for s in roster.listing()}
+        )
+
+    async def forget_all(self) -> None:
+        """Free every session that a test left parked."""
+        self.backend.gate.set()
+        self.loop.call_soon_threadsafe(self.server.parts.roster.close)
+        await self.until_sessions(0)
 
     async def get(self, path: str) -> httpx.Response:
         return await asyncio.to_thread(self.http.get, path)
@@ -192,7 +206,7 @@ class Live:
     async def talk(self, **hello: Any) -> AsyncIterator["Talk"]:
         """A socket on which hello was answered with ready."""
         async with self.socket() as talk:
-            await talk.say({**HELLO, **hello})
+            await talk.say_hello(**hello)
             talk.ready = await talk.hear()
             assert talk.ready["type"] == "ready", talk.ready
             yield talk
@@ -227,6 +241,9 @@ class Talk:
 
     async def say(self, message: dict[str, Any] | bytes | str) -> None:
         await self.connection.send(json.dumps(message) if isinstance(message, dict) else message)
+
+    async def say_hello(self, **hello: Any) -> None:
+        await self.say({**HELLO, **hello})
 
     async def hear(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
@@ -294,7 +311,7 @@ def live_server(
             time.sleep(0.005)
         port = listener.getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-            yield Live(server, backend, port, http)
+            yield Live(server, backend, port, http, server.servers[0].get_loop())
     finally:
         backend.gate.set()
         server.should_exit = True
