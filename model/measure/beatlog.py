@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 from model.measure.beats import Beat
-from model.measure.cycles import Cycle
+from model.measure.cycles import SAME_BEAT_MS, Cycle
 from model.measure.rhythm import ClosedBeat
 
 KEPT_BEATS = 32
 """Beats that the ejection fraction of an endless stream rests on."""
-
-SAME_BEAT_MS = 150.0
-"""Ends of systole this near are the same."""
 
 NOT_CONFIRMED = "beat_not_confirmed"
 
@@ -29,6 +26,10 @@ class BeatLog:
         """Tell up to when a run's beats can no longer change."""
         settled = [beat.cycle.es_ms for beat in self.beats if beat.run == run and beat.is_settled]
         return max(settled) + SAME_BEAT_MS if settled else float("-inf")
+
+    def open_ms(self, run: int) -> tuple[float, ...]:
+        """Give the ends of systole of a run's beats that may still be revised."""
+        return tuple(beat.cycle.es_ms for beat in self.beats if _is_open(beat, run))
 
     def take(
         self, cycles: list[Cycle], run: int, epoch: int, *, is_timed: bool, is_last: bool

@@ -4,12 +4,13 @@ Source: ef-and-measurement.md section 1.5, steps 2 to 6.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
-from scipy.signal import find_peaks, savgol_filter
+from scipy.signal import find_peaks
 
 GRID_MS = 20.0
 """Step of the even grid on which turns are searched; they are read from the raw values."""
@@ -25,6 +26,9 @@ PERIOD_MS = (330.0, 1800.0)
 MIN_CORRELATION = 0.3
 NEAR_BEST = 0.85
 """The shortest period that correlates nearly as well as the best is taken, not its double."""
+
+MIN_STROKE_SHARE = 0.01
+"""What moves by less, such as a still image, does not beat."""
 
 ES_PROMINENCE = 0.3
 """Depth of a minimum over the stroke, between the source's 0.15 (recall) and 0.5 (precision)."""
@@ -47,7 +51,7 @@ READING_CORE = 0.4
 noise (docs/measurement.md)."""
 
 LEVEL_DROP = 0.12
-LEVEL_ES = 0.1
+LEVEL_ES = 0.15
 LEVEL_MS = 60.0
 """An edge is level where the curve moves by less than that share of the stroke in that time."""
 
@@ -108,10 +112,38 @@ def build_curve(times_ms_T: NDArray[np.float64], values_T: NDArray[np.float64]) 
     if period_ms is not None:
         window_ms = min(window_ms, SMOOTHING_PERIODS * period_ms)
     window = min(2 * round(window_ms / GRID_MS / 2) + 1, 2 * ((len(even_G) - 1) // 2) + 1)
-    smooth_G = savgol_filter(even_G, max(window, 5), 2)
+    smooth_G = smoothed(even_G, max(window, 5))
     stroke = _typical_stroke(smooth_G, period_ms)
     start_ms = _first_edge_ms(times_ms_T) + GRID_MS / 2
     return Curve(start_ms, smooth_G, frame_ms, period_ms, stroke)
+
+
+def smoothed(even_G: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Put a quadratic through each window and read it at the middle; at the ends read the last one.
+
+    This is scipy's ``savgol_filter(even_G, window, 2)`` at a tenth of its cost.
+
+    Args:
+        even_G: evenly spaced values, at least ``window`` of them.
+        window: odd number of values.
+    """
+    fit_WW = _window_fit(window)
+    half = window // 2
+    return np.concatenate(
+        [
+            fit_WW[:half] @ even_G[:window],
+            np.convolve(even_G, fit_WW[half], mode="valid"),
+            fit_WW[half + 1 :] @ even_G[-window:],
+        ]
+    )
+
+
+@lru_cache(maxsize=64)
+def _window_fit(window: int) -> NDArray[np.float64]:
+    """Matrix from a window's values to those of the quadratic through them."""
+    place = np.linspace(-1, 1, window)
+    powers_W3 = np.stack([np.ones(window), place, place**2], axis=1)
+    return np.asarray(powers_W3 @ np.linalg.pinv(powers_W3), np.float64)
 
 
 def _resample(
@@ -178,7 +210,7 @@ def find_turns(curve: Curve) -> Turns:
     count only if the curve has turned there or is level at the edge.
     """
     smooth_G, stroke = curve.smooth_G, curve.stroke
-    if stroke <= 0:
+    if stroke <= MIN_STROKE_SHARE * float(np.abs(smooth_G).max()):
         return Turns((), ())
     period_ms = curve.period_ms or PERIOD_MS[0]
     apart_ms = float(np.clip(ES_DISTANCE_PERIODS * period_ms, *ES_DISTANCE_MS))

@@ -27,6 +27,9 @@ MIN_FAC_PERCENT = 10.0
 FAST_RATE_BPM = 120.0
 """Source: section 1.5 step 8."""
 
+SAME_BEAT_MS = 150.0
+"""Ends of systole this near are the same."""
+
 FRAMES_PER_READ = 5
 
 UNKNOWN_PERIOD_MS = 900.0
@@ -75,7 +78,12 @@ class Cycle:
 
 
 def find_cycles(
-    samples: Samples, *, is_timed: bool, takes_halves: bool, after_ms: float
+    samples: Samples,
+    *,
+    is_timed: bool,
+    takes_halves: bool,
+    after_ms: float,
+    known_ms: tuple[float, ...] = (),
 ) -> list[Cycle]:
     """Find the beats in a stretch of measurements without long gaps.
 
@@ -84,23 +92,31 @@ def find_cycles(
         is_timed: False where the times are made up.
         takes_halves: also give beats of which only one end of diastole was seen.
         after_ms: leave out beats whose systole ends before.
+        known_ms: ends of systole; where there is none beside them, nothing is read.
 
     Returns:
-        Beats in order of time.
+        Beats in order of time; empty where all are known.
     """
     usable = samples.usable()
     curve = build_curve(usable.time_ms_T, usable.volume_T)
     if curve is None:
         return []
     turns = find_turns(curve)
-    found = []
-    for minimum, (start, end) in zip(turns.minima, pairwise(turns.maxima), strict=True):
-        seen = (start is not None) + (end is not None)
-        if seen < (1 if takes_halves else 2) or curve.time_ms(minimum) <= after_ms:
-            continue
-        cycle = _read_cycle(usable, curve, start, minimum, end)
-        found.append(_judged(cycle, samples, usable, curve, is_timed))
-    return found
+    beats = [
+        (start, minimum, end)
+        for minimum, (start, end) in zip(turns.minima, pairwise(turns.maxima), strict=True)
+        if (start is not None) + (end is not None) >= (1 if takes_halves else 2)
+        and curve.time_ms(minimum) > after_ms
+    ]
+    if all(_is_among(known_ms, curve.time_ms(minimum)) for _, minimum, _ in beats):
+        return []
+    found = [_read_cycle(usable, curve, *beat) for beat in beats]
+    return [_judged(cycle, samples, usable, curve, is_timed) for cycle in found]
+
+
+def _is_among(known_ms: tuple[float, ...], es_ms: float) -> bool:
+    """Tell whether an end of systole is one of those known."""
+    return any(abs(es_ms - each) <= SAME_BEAT_MS for each in known_ms)
 
 
 def _read_cycle(

@@ -126,6 +126,8 @@ def summarise(
     latest = [beat for beat in beats if beat.epoch == beats[-1].epoch]
     if any(beat.cycle.is_complete and not beat.cycle.reasons for beat in latest):
         latest = [beat for beat in latest if beat.cycle.is_complete]
+    # Two halves about one end of diastole are one beat; its ejection stands for it.
+    latest = list({beat.cycle.ed_seq: beat for beat in latest}.values())
     counted = [beat for beat in latest if not beat.cycle.reasons]
     if not latest:
         return _without_beats(tally, notes, is_finished)

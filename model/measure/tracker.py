@@ -200,6 +200,7 @@ class BeatTracker:
             is_timed=self._clock.is_timed,
             takes_halves=takes_halves,
             after_ms=self._log.after_ms(at.run),
+            known_ms=() if is_last else self._log.open_ms(at.run),
         )
         beats = self._log.take(
             cycles, at.run, at.epoch, is_timed=self._clock.is_timed, is_last=is_last

@@ -136,7 +136,7 @@ def follow(
 
 def frame_times_ms(seconds: float, fps: float) -> NDArray[np.float64]:
     """Even times from 0 on."""
-    return np.arange(int(seconds * fps)) * (1000.0 / fps)
+    return np.asarray(np.arange(int(seconds * fps)) * (1000.0 / fps), np.float64)
 
 
 def noisy_readings(

@@ -71,7 +71,7 @@ def test_biplane_ef_of_expert_masks_is_the_published_one(camus_dir: Path, patien
 
 
 def readings(camus_dir: Path, split: str) -> dict[tuple[str, str], tuple[Reading, float]]:
-    """Reading of each expert mask, and its area by the index of the files, per patient and phase."""
+    """Per patient and phase the reading of the expert's mask, and its area by the files' index."""
     folder = camus_dir / "a4c-256"
     found = {}
     with (folder / "index.csv").open(encoding="ascii", newline="") as file:

@@ -34,7 +34,7 @@ def test_a_drawn_half_ellipsoid_has_its_figures() -> None:
     )
 
 
-@given(tilt=st.floats(-40, 40), length=st.floats(50, 75), slender=st.floats(0.45, 0.7))
+@given(tilt=st.floats(-40, 40), length=st.floats(60, 75), slender=st.floats(0.5, 0.7))
 @settings(deadline=None, max_examples=25)
 def test_a_tilted_ventricle_measures_the_same(tilt: float, length: float, slender: float) -> None:
     width = slender * length
