@@ -1,7 +1,7 @@
 """Files into frames: DICOM, zipped DICOM and video, opened with bounds."""
 
 from server.ingest.archive import unpack_study
-from server.ingest.clip import Clip, IngestLimits, TimeBase
+from server.ingest.clip import WARNINGS, Clip, IngestLimits, TimeBase
 from server.ingest.door import open_clip
 from server.ingest.errors import (
     AmbiguousArchiveError,
@@ -25,6 +25,7 @@ from server.ingest.jpeg import decode_luma, read_jpeg
 from server.ingest.sample import SampleClip, read_sample, sample_path
 
 __all__ = [
+    "WARNINGS",
     "AmbiguousArchiveError",
     "Clip",
     "DecodeFailedError",

@@ -46,6 +46,23 @@ class TimeBase:
     duration_ms: float | None
 
 
+WARNINGS = {
+    "region_outside_image": "the declared region runs outside the image, so that neither the "
+    "region nor its pixel size is used",
+    "several_regions": "several tissue regions are declared; the largest is used",
+    "spacing_unusable": "the declared pixel size is no length between 0.02 and 2 mm",
+    "frame_rates_disagree": "FrameTime and CineRate differ by more than a tenth",
+    "time_base_implausible": "a frame rate is given, but outside 5 to 300 frames a second",
+    "frame_count_missing": "NumberOfFrames is missing; the frames that are there are read",
+    "extra_pixel_data": "there are more frames than declared; the rest is left out",
+    "truncated_frames": "the file ends early; its whole frames are read",
+    "native_pixel_data_compressed": "declared uncompressed, but stored as a compressed frame",
+    "chroma_not_subsampled": "declared 4:2:2, but stored with all its chroma",
+    "pixels_not_square": "the film's pixels are not square",
+}
+"""What a clip can warn of, by code."""
+
+
 @dataclass(slots=True)
 class Notes:
     """What is learned while frames are decoded; a clip shows it read-only."""
@@ -55,6 +72,7 @@ class Notes:
 
     def warn(self, code: str) -> None:
         """Remember a warning once."""
+        assert code in WARNINGS
         if code not in self.warnings:
             self.warnings.append(code)
 
@@ -65,7 +83,8 @@ class Clip:
 
     Attributes:
         frames: decoded lazily, in order, seq from 0. Reading may raise an IngestError.
-        frame_count: how many frames the file holds, None where only reading them tells.
+        frame_count: how many frames the file holds, None where only reading them tells. A film's is
+            its container's claim; where fewer come, the clip warns.
         size: rows and columns in pixels, the same for every frame.
         spacing_mm: distance of neighbouring pixel centres along a column and along a row
             (row spacing, column spacing), None where the file is not calibrated.
