@@ -1,5 +1,6 @@
 """One frame's payload to grey pixels, by the codec that hello named."""
 
+import re
 import struct
 
 import av
@@ -18,6 +19,12 @@ _PNG_END = b"IEND\xaeB`\x82"
 _PNG_HEADER_BYTES = 24
 """Up to and with the size, in the chunk that comes first."""
 
+_H264_HEADERS = range(6, 10)
+"""Supplemental information, sequence and picture parameter sets, delimiter."""
+
+_HEVC_HEADERS = (32, 33, 34, 35, 39, 40)
+"""Video, sequence and picture parameter sets, delimiter, supplemental information."""
+
 _VIDEO = {"h264": "h264", "hevc": "hevc", "mjpeg": "mjpeg"}
 
 
@@ -34,6 +41,7 @@ class PayloadDecoder:
         Raises:
             UnsupportedCodecError: this installation cannot decode it.
         """
+        self._codec = codec
         self._size = size
         self._still = {
             "gray8": self._gray8,
@@ -93,6 +101,8 @@ class PayloadDecoder:
         try:
             pictures = self._video.decode(av.Packet(bytes(payload)))
         except FFmpegError as error:
+            if _has_only_headers(self._codec, bytes(payload)):
+                return None
             raise UndecodableFrameError("a video packet cannot be decoded") from error
         if not pictures:
             return None
@@ -111,6 +121,23 @@ class PayloadDecoder:
         if found != self._size:
             said, came = ("x".join(map(str, size)) for size in (self._size, found))
             raise FrameSizeError(f"hello said {said} px, a frame is {came} px")
+
+
+def _has_only_headers(codec: Codec, packet: bytes) -> bool:
+    """Whether a packet has parameter sets and the like, but no slice; FFmpeg calls that an error.
+
+    Source:
+        NAL unit types: ITU-T H.264 table 7-1, ITU-T H.265 table 7-1; start codes: annex B of both.
+    """
+    firsts = [match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL)]
+    match codec:
+        case "h264":
+            are_headers = [first & 31 in _H264_HEADERS for first in firsts]
+        case "hevc":
+            are_headers = [first >> 1 & 63 in _HEVC_HEADERS for first in firsts]
+        case _:
+            return False
+    return bool(are_headers) and all(are_headers)
 
 
 def _open_video(codec: Codec) -> "av.VideoCodecContext":

@@ -1,0 +1,260 @@
+"""Payloads to grey pixels, against decoders and encoders that are not ours."""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from server.errors import FrameSizeError, UndecodableFrameError, UnsupportedCodecError
+from server.payload import PayloadDecoder
+from server.protocol import CODECS, Codec
+
+ROWS, COLS = 48, 64
+Pixels = NDArray[np.uint8]
+
+
+def scene(shift: int = 0) -> Pixels:
+    """Smooth, structured, and different in every direction."""
+    rows, cols = np.mgrid[0:ROWS, 0:COLS]
+    wave = np.sin(rows / 7 + shift / 3) + np.cos(cols / 11 - rows / 17)
+    return (128 + 50 * wave).astype(np.uint8)
+
+
+def decode(codec: Codec, payload: bytes, size: tuple[int, int] = (ROWS, COLS)) -> Pixels | None:
+    return PayloadDecoder(codec, size).luma(memoryview(payload))
+
+
+def png(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16], size: tuple[int, int] | None = None
+) -> bytes:
+    """A PNG written from its specification alone (W3C PNG 3rd edition, sections 5 and 11.2)."""
+    rows, cols = size or pixels.shape[:2]
+    depth = 8 * pixels.dtype.itemsize
+    colour = 2 if pixels.ndim == 3 else 0
+    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
+    lines = b"".join(b"\0" + line.tobytes() for line in big_endian)
+    header = struct.pack(">IIBBBBB", cols, rows, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
+def bt601(rgb: Pixels) -> NDArray[np.float64]:
+    """Luma of ITU-R BT.601."""
+    return rgb.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+
+
+def colours() -> Pixels:
+    return np.random.default_rng(3).integers(0, 256, (ROWS, COLS, 3), np.uint8)
+
+
+def test_gray8_is_its_bytes_row_by_row() -> None:
+    payload = bytes(row * COLS + col & 255 for row in range(ROWS) for col in range(COLS))
+    found = decode("gray8", payload)
+    assert found is not None
+    assert found[0, 1] == 1
+    assert found[2, 3] == 2 * COLS + 3
+    assert found.tobytes() == payload
+
+
+def test_rgb24_becomes_luma() -> None:
+    found = decode("rgb24", colours().tobytes())
+    assert found is not None
+    assert np.abs(found - bt601(colours())).max() <= 0.51
+
+
+def ffmpeg_jpeg(payload: bytes) -> Pixels:
+    """The luma plane by FFmpeg's own JPEG decoder, which shares nothing with libjpeg."""
+    context = av.CodecContext.create("mjpeg", "r")
+    assert isinstance(context, av.VideoCodecContext)
+    plane = context.decode(av.Packet(payload))[0].planes[0]
+    return np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)[:ROWS, :COLS]
+
+
+@pytest.mark.parametrize("sampling", [None, 0x111111, 0x211111, 0x221111])
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_jpeg_is_decoded_as_another_decoder_does(sampling: int | None, progressive: int) -> None:
+    image = scene() if sampling is None else cv2.cvtColor(scene(), cv2.COLOR_GRAY2BGR)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    if sampling is not None:
+        image[:, : COLS // 2, 0] //= 2
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    payload = cv2.imencode(".jpg", image, options)[1].tobytes()
+    found = decode("jpeg", payload)
+    assert found is not None
+    assert np.abs(found.astype(int) - ffmpeg_jpeg(payload)).max() <= 1
+
+
+def test_png_is_decoded_exactly() -> None:
+    found = decode("png", png(scene()))
+    np.testing.assert_array_equal(found, scene())
+
+
+def test_a_png_of_16_bits_keeps_its_high_byte() -> None:
+    deep = scene().astype(np.uint16) * 257
+    np.testing.assert_array_equal(decode("png", png(deep)), scene())
+
+
+def test_a_coloured_png_becomes_luma() -> None:
+    found = decode("png", png(colours()))
+    assert found is not None
+    # libpng cuts off where cv2 rounds.
+    assert np.abs(found - bt601(colours())).max() < 1.02
+
+
+VIDEO: dict[Codec, tuple[str, str, dict[str, str]]] = {
+    "h264": ("libx264", "yuv420p", {"qp": "0", "tune": "zerolatency", "preset": "ultrafast"}),
+    "hevc": (
+        "libx265",
+        "yuv420p",
+        {"x265-params": "lossless=1:bframes=0:log-level=none:rc-lookahead=0:frame-threads=1"},
+    ),
+    "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "1", "qmax": "1"}),
+}
+
+
+def encoded(codec: Codec, lumas: list[Pixels]) -> Iterator[bytes]:
+    """One packet a picture."""
+    encoder, pixels, options = VIDEO[codec]
+    context = av.CodecContext.create(encoder, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height, context.pix_fmt = COLS, ROWS, pixels
+    context.time_base = Fraction(1, 30)
+    context.options = options
+    for number, luma in enumerate([*lumas, None]):
+        frame = None
+        if luma is not None:
+            planes = np.vstack([luma, np.full((ROWS // 2, COLS), 128, np.uint8)])
+            frame = av.VideoFrame.from_ndarray(planes, format=pixels)
+            frame.pts = number
+        for packet in context.encode(frame):
+            yield bytes(packet)
+
+
+@pytest.mark.parametrize(("codec", "tolerance"), [("h264", 1), ("hevc", 1), ("mjpeg", 3)])
+def test_video_packets_become_pictures_one_by_one(codec: Codec, tolerance: int) -> None:
+    # Video range is 16 to 235 in h264 and hevc; mjpeg has the full one.
+    stored = [(16 + scene(shift).astype(float) * 219 / 255).round() for shift in range(5)]
+    lumas = [each.astype(np.uint8) for each in stored]
+    decoder = PayloadDecoder(codec, (ROWS, COLS))
+    packets = list(encoded(codec, lumas))
+    assert len(packets) == len(lumas)
+    for packet, luma in zip(packets, lumas, strict=True):
+        found = decoder.luma(memoryview(packet))
+        full = luma.astype(float) if codec == "mjpeg" else (luma.astype(float) - 16) * 255 / 219
+        assert found is not None
+        assert np.abs(found - np.clip(full, 0, 255)).max() <= tolerance
+
+
+@pytest.mark.parametrize(("codec", "kinds"), [("h264", {7, 8}), ("hevc", {32, 33, 34})])
+def test_a_packet_of_parameter_sets_alone_is_no_picture_and_no_error(
+    codec: Codec, kinds: set[int]
+) -> None:
+    (packet,) = encoded(codec, [scene()])
+    nals = re.split(b"\0\0\0?\1", packet)[1:]
+    sets, slices = b"", b""
+    for nal in nals:
+        kind = nal[0] & 31 if codec == "h264" else nal[0] >> 1
+        if kind in kinds:
+            sets += b"\0\0\0\1" + nal
+        else:
+            slices += b"\0\0\0\1" + nal
+    assert sets
+    decoder = PayloadDecoder(codec, (ROWS, COLS))
+    assert decoder.luma(memoryview(sets)) is None
+    alone, whole = decoder.luma(memoryview(slices)), decode(codec, packet)
+    assert alone is not None
+    np.testing.assert_array_equal(alone, whole)
+
+
+WHOLE: dict[Codec, bytes] = {
+    "gray8": scene().tobytes(),
+    "rgb24": colours().tobytes(),
+    "jpeg": cv2.imencode(".jpg", scene())[1].tobytes(),
+    "png": png(scene()),
+    **{codec: next(iter(encoded(codec, [scene()]))) for codec in VIDEO},
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("size", [(ROWS, COLS + 1), (ROWS + 1, COLS), (COLS, ROWS)])
+def test_a_picture_of_another_size_is_refused(codec: Codec, size: tuple[int, int]) -> None:
+    if codec in ("gray8", "rgb24") and size == (COLS, ROWS):
+        return
+    with pytest.raises(FrameSizeError, match=f"{size[0]}x{size[1]}"):
+        decode(codec, WHOLE[codec], size)
+
+
+@pytest.mark.parametrize("codec", ["gray8", "rgb24"])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_raw_bytes_too_few_or_too_many_are_refused(codec: Codec, change: int) -> None:
+    raw = WHOLE[codec]
+    with pytest.raises(FrameSizeError):
+        decode(codec, raw[:-1] if change < 0 else raw + b"\0")
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png"])
+@given(data=st.data())
+def test_a_still_cut_anywhere_is_refused(codec: Codec, data: st.DataObject) -> None:
+    whole = WHOLE[codec]
+    length = data.draw(st.integers(1, len(whole) - 3))
+    with pytest.raises(UndecodableFrameError):
+        decode(codec, whole[:length])
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png", "h264", "hevc", "mjpeg"])
+@given(data=st.data())
+def test_damage_gives_a_picture_or_a_refusal_and_never_anything_else(
+    codec: Codec, data: st.DataObject
+) -> None:
+    damaged = bytearray(WHOLE[codec])
+    places = st.integers(0, len(damaged) - 1)
+    for place in data.draw(st.lists(places, min_size=1, max_size=6)):
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    try:
+        found = decode(codec, bytes(damaged))
+    except (UndecodableFrameError, FrameSizeError):
+        return
+    assert found is None or found.shape == (ROWS, COLS)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "png", "h264", "hevc", "mjpeg"])
+@given(rubbish=st.binary(min_size=1, max_size=200))
+def test_rubbish_is_refused(codec: Codec, rubbish: bytes) -> None:
+    try:
+        found = decode(codec, rubbish)
+    except UndecodableFrameError:
+        return
+    assert found is None
+
+
+def test_a_png_of_its_first_and_last_bytes_alone_is_refused() -> None:
+    whole = WHOLE["png"]
+    with pytest.raises(UndecodableFrameError):
+        decode("png", whole[:8] + whole[-8:])
+
+
+def test_a_damaged_png_is_refused_though_it_begins_and_ends_well() -> None:
+    damaged = bytearray(WHOLE["png"])
+    damaged[len(damaged) // 2] ^= 0xFF
+    with pytest.raises(UndecodableFrameError):
+        decode("png", bytes(damaged))
+
+
+def test_the_picture_of_a_codec_that_is_not_there_is_refused_at_hello(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.payload._VIDEO", {"hevc": "a codec that nobody has"})
+    with pytest.raises(UnsupportedCodecError, match="hevc"):
+        PayloadDecoder("hevc", (ROWS, COLS))
