@@ -29,7 +29,7 @@ class Study:
     """What was found in a clip.
 
     Attributes:
-        document: the clip result of docs/clips.md.
+        document: the clip result of docs/clips-api.md.
         findings: the same for the overlay.
         size: rows and columns.
     """

@@ -1,13 +1,14 @@
 """Files segmented in this process, without a server."""
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from model import EchoError, load_info, load_predictor, model_names
-from server.commands.terminal import CommandError, Terminal, refusal
+from model import EchoError, Predictor, load_info, load_predictor, model_names
+from server.commands.terminal import CommandError, Terminal, code_of, foreign_errors, refusal
 from server.export.words import ef_headline, ef_lines
 from server.study import Study, analyse_clip, write_masks, write_study_overlay
 
@@ -22,30 +23,57 @@ def run_segment(paths: list[Path], view: str | None, out: Path | None, terminal:
         EchoError: the only clip could not be read, or no weights.
     """
     predictor = load_predictor()
+    folders = [None] * len(paths) if out is None else folders_of(paths, out)
     documents: list[dict[str, Any]] = []
     failures: list[EchoError] = []
-    for path in paths:
-        labels: list[bytes] | None = None if out is None else []
+    for path, folder in zip(paths, folders, strict=True):
         try:
-            with terminal.progress(path.name) as bar:
-                study = analyse_clip(path, predictor, view=view, progress=bar.show, labels=labels)
-            if out is not None and labels is not None:
-                write_all(out / path.stem if len(paths) > 1 else out, path, study, labels)
+            with foreign_errors():
+                document = segment_one(path, predictor, view, folder, terminal)
         except EchoError as error:
             if len(paths) == 1:
                 raise
             failures.append(error)
-            documents.append({"path": str(path), **refusal(error)})
-            terminal.say(f"{path.name}: {error.message} ({error.code})")
-            continue
-        documents.append(
-            study.document if len(paths) == 1 else {"path": str(path), **study.document}
-        )
-        for line in lines_of(path, study):
-            terminal.say(line)
-    terminal.give(documents[0] if len(paths) == 1 else documents)
+            document = refusal(error)
+            terminal.say(f"{path.name}: {error.message} ({code_of(error)})")
+        documents.append(document)
+    named = [{"path": str(path), **each} for path, each in zip(paths, documents, strict=True)]
+    terminal.give(documents[0] if len(paths) == 1 else named)
     if failures:
-        raise CommandError(failures[0].code, f"{len(failures)} of {len(paths)} clips were not read")
+        counts = f"{len(failures)} of {len(paths)}"
+        raise CommandError(code_of(failures[0]), f"{counts} clips could not be worked on")
+
+
+def folders_of(paths: list[Path], out: Path) -> list[Path]:
+    """Where each clip's files go: one clip's to ``out``, several into folders of their own there.
+
+    Files of the same name in different places are told apart by a number.
+    """
+    if len(paths) == 1:
+        return [out]
+    folders: list[Path] = []
+    for path in paths:
+        names = (path.stem if number == 1 else f"{path.stem}-{number}" for number in count(1))
+        folders.append(next(out / name for name in names if out / name not in folders))
+    return folders
+
+
+def segment_one(
+    path: Path, predictor: Predictor, view: str | None, folder: Path | None, terminal: Terminal
+) -> dict[str, Any]:
+    """Segment one clip, say what was found, and write it where a folder is given.
+
+    Raises:
+        EchoError: the clip could not be read.
+    """
+    labels: list[bytes] | None = None if folder is None else []
+    with terminal.progress(path.name) as bar:
+        study = analyse_clip(path, predictor, view=view, progress=bar.show, labels=labels)
+    if folder is not None and labels is not None:
+        write_all(folder, path, study, labels)
+    for line in lines_of(path, study):
+        terminal.say(line)
+    return study.document
 
 
 def write_all(folder: Path, path: Path, study: Study, labels: list[bytes]) -> None:

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model import EchoError
-from server.errors import NotFoundError
+from server.errors import NotFoundError, storage_errors
 
 DONE, FAILED = 0, 1
 """Exit codes; 2 is wrong usage, which the parser of the command line gives."""
@@ -31,6 +32,7 @@ class Terminal:
     def __init__(self, as_json: bool = False) -> None:
         """Choose the audience of standard output: people, or a program."""
         self.as_json = as_json
+        self._has_given = False
         self.words = Console(stderr=as_json, highlight=False, soft_wrap=True)
         self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -44,19 +46,20 @@ class Terminal:
         if self.as_json:
             sys.stdout.write(json.dumps(_finite(document), allow_nan=False) + "\n")
             sys.stdout.flush()
+            self._has_given = True
 
     def refuse(self, error: EchoError) -> None:
-        """Say what could not be done and why."""
-        if self.as_json:
+        """Say what could not be done and why; to people where the document is out already."""
+        if self.as_json and not self._has_given:
             self.give(refusal(error))
         else:
-            self._notes.print(f"[red]Not done:[/red] {_plain(error.message)} ({code_of(error)})")
+            self._notes.print(f"[red]Not done:[/red] {escape(error.message)} ({code_of(error)})")
 
     @contextmanager
     def progress(self, task: str) -> Iterator["Bar"]:
         """Show how far a long task is, where somebody watches."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -107,16 +110,14 @@ def foreign_errors() -> Iterator[None]:
 
     Raises:
         NotFoundError: a file or folder that is not there.
-        CommandError: one that may not be read or written, or no room left.
+        StorageError: no room is left.
+        CommandError: what may not be read or written.
     """
     try:
-        yield
+        with storage_errors():
+            yield
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no {error.filename}") from error
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         raise CommandError("system", f"{place}{error.strerror or error}") from error
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")

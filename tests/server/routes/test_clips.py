@@ -374,7 +374,7 @@ def events_of(served: Served, place: str) -> Iterator[tuple[str, dict[str, Any]]
     Source:
         WHATWG HTML, section 9.2.6: fields end with a line break, events with an empty line.
     """
-    with served.http.stream("GET", f"{place}/events") as answer:
+    with served.http.stream("GET", f"{place}/events", timeout=15) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         fields: dict[str, str] = {}
         for line in answer.iter_lines():

@@ -1,0 +1,123 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import server.ingest
+from model import WeightsError
+from server.cli import app, installed
+from server.commands.terminal import CommandError
+
+COMMANDS = (
+    "serve", "segment", "stream", "demo", "bench", "weights", "train", "evaluate", "export",
+    "import-checkpoint",
+)  # fmt: skip
+
+
+def gdkvm(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("nothing-of-that-name",),
+        ("segment",),
+        ("segment", "a.dcm", "--view", "PLAX"),
+        ("segment", "a.dcm", "--nothing"),
+        ("stream", "a.dcm"),
+        ("stream", "--url", "ws://h"),
+        ("evaluate",),
+        ("import-checkpoint",),
+        ("export", "checkpoint.pt"),
+        ("serve", "--port", "65536"),
+        ("serve", "--port", "many"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_nothing_on_standard_output(words: tuple[str, ...]) -> None:
+    done = gdkvm(*words)
+    assert done.exit_code == 2
+    assert done.stdout == "" or words == ()
+
+
+def test_help_names_every_command_and_what_this_is_not() -> None:
+    said = gdkvm("--help")
+    assert said.exit_code == 0
+    assert "Research use only" in said.stdout.replace("\n ", " ").replace("  ", " ") or (
+        "Research use" in said.stdout
+    )
+    for name in COMMANDS:
+        assert name in said.stdout
+        assert gdkvm(name, "--help").exit_code == 0
+
+
+def test_every_command_is_described_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "command-line.md").read_text()
+    for name in COMMANDS:
+        assert f"gdkvm {name}" in text, name
+    declared = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert declared == set(COMMANDS)
+
+
+def test_weights_are_listed_with_their_checksums() -> None:
+    shipped = Path(__file__).resolve().parents[2] / "weights" / "manifest.json"
+    if not shipped.is_file():
+        pytest.skip("no weights are shipped in this checkout")
+    manifest = json.loads(shipped.read_text())
+    done = gdkvm("weights", "--json")
+    assert done.exit_code == 0
+    listed = json.loads(done.stdout)
+    assert listed[0]["name"] == manifest["default"]
+    assert {each["name"]: each["sha256"] for each in listed} == {
+        name: entry["sha256"] for name, entry in manifest["models"].items()
+    }
+    assert manifest["default"] in gdkvm("weights").stdout
+
+
+def test_damaged_weights_are_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise WeightsError("gdkvm-live.onnx is damaged")
+
+    monkeypatch.setattr("server.commands.segment.load_info", refuse)
+    done = gdkvm("weights", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == {
+        "error": {"code": "bad_weights", "message": "gdkvm-live.onnx is damaged"}
+    }
+
+
+def test_what_is_not_installed_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(CommandError, match=r"no_such_module.*pip install"),
+        installed("pip install"),
+    ):
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    monkeypatch.setitem(sys.modules, "server.commands.training", None)
+    done = gdkvm("train", "run.toml", "--out", "run")
+    assert done.exit_code == 1
+    assert "gdkvm-live[train]" in done.stderr
+    assert "(not_installed)" in done.stderr
+
+
+def test_a_setting_that_is_none_is_refused_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDKVM_MAX_SESIONS", "3")
+    done = gdkvm("serve", "--port", "0")
+    assert done.exit_code == 1
+    assert "GDKVM_MAX_SESIONS" in done.stderr
+    assert "(bad_settings)" in done.stderr
+
+
+def test_data_that_is_not_there_is_a_refusal_under_json(tmp_path: Path) -> None:
+    done = gdkvm("evaluate", "--data", str(tmp_path / "nothing"), "--json")
+    assert done.exit_code == 1
+    assert set(json.loads(done.stdout)) == {"error"}
+
+
+def test_a_server_that_is_not_there_is_a_refusal(tmp_path: Path) -> None:
+    done = gdkvm("stream", str(tmp_path / "missing"), "--url", "ws://127.0.0.1:9")
+    assert (done.exit_code, "(not_found)" in done.stderr) == (1, True)
+    done = gdkvm("stream", str(server.ingest.sample_path()), "--url", "ws://127.0.0.1:9")
+    assert (done.exit_code, "(connection_lost)" in done.stderr) == (1, True)
