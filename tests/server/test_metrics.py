@@ -1,0 +1,101 @@
+"""What Prometheus reads: names, units, and counts that agree with what happened."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.metrics import STAGES, Metrics
+from tests.server.live import beating, live_server, packed
+
+
+def families_of(text: str) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def values_of(families: dict[str, Metric], sample: str) -> dict[str, float]:
+    """Values of one sample name, by their only label."""
+    return {
+        next(iter(each.labels.values()), ""): each.value
+        for family in families.values()
+        for each in family.samples
+        if each.name == sample
+    }
+
+
+def test_every_name_is_ours_or_one_of_the_runtime() -> None:
+    names = families_of(Metrics().to_text().decode())
+    assert {name.split("_")[0] for name in names} == {"gdkvm", "python", "process"}
+
+
+def test_every_metric_keeps_to_the_naming_rules_of_prometheus() -> None:
+    for family in families_of(Metrics().to_text().decode()).values():
+        assert family.documentation.strip()
+        assert family.type != "unknown"
+        assert not family.name.endswith(("_ms", "_milliseconds", "_kb", "_percent"))
+        if family.type == "counter":
+            assert all(each.name.endswith(("_total", "_created")) for each in family.samples)
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+
+
+def test_two_servers_of_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.sessions_opened.labels("new").inc()
+    assert other.registry.get_sample_value("gdkvm_sessions_opened_total", {"start": "new"}) is None
+
+
+def test_stage_edges_hold_a_frame_period_of_30_and_60_hertz() -> None:
+    metrics = Metrics()
+    for stage in STAGES:
+        metrics.observe_stage(stage, 1 / 60)
+    edges = {
+        float(sample.labels["le"])
+        for sample in families_of(metrics.to_text().decode())["gdkvm_stage_seconds"].samples
+        if sample.name.endswith("_bucket")
+    }
+    assert any(abs(edge - 1 / 60) < 1e-4 for edge in edges)
+    assert any(abs(edge - 1 / 30) < 1e-4 for edge in edges)
+
+
+async def test_what_happened_is_what_is_counted(tmp_path: Path) -> None:
+    with live_server(tmp_path) as live:
+        async with live.talk() as talk:
+            for seq in (0, 1, 1, 0):
+                await talk.say(beating(seq))
+                await talk.hear()
+            talk.abort()
+        await live.until_parked(talk.ready["session"])
+        async with live.talk(resume=talk.ready["resume"]) as talk:
+            await talk.say(packed(2, b"too short"))
+            await talk.hear_all()
+        assert (await live.get("/v1/clips/none")).status_code == 404
+        answer = await live.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = families_of(answer.text)
+    assert values_of(families, "gdkvm_frames_total") == {"result": 2, "dropped": 2}
+    assert values_of(families, "gdkvm_sessions_opened_total") == {"new": 1, "resumed": 1}
+    assert values_of(families, "gdkvm_errors_total") == {"wrong_size": 1, "not_found": 1}
+    assert values_of(families, "gdkvm_stage_seconds_count") == dict.fromkeys(STAGES, 2)
+    assert values_of(families, "gdkvm_ready") == {"": 1}
+    assert values_of(families, "gdkvm_jobs_waiting")["frame"] == 0
+    (build,) = families["gdkvm_build_info"].samples
+    assert (build.labels["model"], build.value) == ("counting", 1)
+    for label in ("session", "patient", "client"):
+        assert all(label not in s.labels for f in families.values() for s in f.samples)
+
+
+def test_promtool_finds_nothing_to_complain_of(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is absent, and 300 MB too much for the gate to install")
+    with live_server(tmp_path) as live:
+        live.http.get("/none")
+        text = live.http.get("/metrics").text
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

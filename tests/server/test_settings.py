@@ -1,0 +1,121 @@
+"""Knobs are bounded, misspelt ones are refused, and nobody serves the world without keys."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from server.errors import SettingsError
+from server.settings import Settings, check_names, load_keys, load_settings
+
+KEY = "a key with spaces and ümläuts"
+DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GDKVM_")]:
+        monkeypatch.delenv(name)
+
+
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDKVM_MAX_SESSIONS", "3")
+    monkeypatch.setenv("GDKVM_RESUME_S", "0.5")
+    settings = load_settings()
+    assert (settings.max_sessions, settings.resume_s) == (3, 0.5)
+
+
+def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDKVM_PORT", "1234")
+    assert load_settings().port == 1234
+    assert load_settings(port=0).port == 0
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["GDKVM_MAX_SESIONS", "GDKVM_", "gdkvm_max_sesions"])
+def test_a_misspelt_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    check_names(["PATH", "XGDKVM_A", "GDKVM_PORT", "gdkvm_port"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GDKVM_PORT", "65536"),
+        ("GDKVM_PORT", "http"),
+        ("GDKVM_MAX_SESSIONS", "0"),
+        ("GDKVM_INBOX_FRAMES", "257"),
+        ("GDKVM_FRAME_MAX_BYTES", "1023"),
+        ("GDKVM_IDLE_TIMEOUT_S", "0"),
+        ("GDKVM_RESUME_S", "-1"),
+        ("GDKVM_STREAMS", "0"),
+        ("GDKVM_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        load_settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_its_own_machine_needs_no_key(host: str) -> None:
+    assert load_settings(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "heart.example", ""])
+def test_an_address_that_others_reach_needs_keys(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="GDKVM_API_KEYS_FILE"):
+        load_settings(host=host)
+    monkeypatch.setenv("GDKVM_API_KEYS_FILE", str(tmp_path / "keys"))
+    assert load_settings(host=host).host == host
+
+
+def test_a_ring_opens_for_its_keys_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# bedside 1\n{DIGEST.upper()}\n\n{hashlib.sha256(b'other').hexdigest()}\n")
+    ring = load_keys(path)
+    assert ring
+    assert ring.opens(KEY)
+    assert ring.opens("other")
+    assert not any(map(ring.opens, ["", "othe", "other ", DIGEST]))
+
+
+def test_without_a_file_the_ring_is_empty_and_opens_for_nobody() -> None:
+    ring = load_keys(None)
+    assert not ring
+    assert not ring.opens("")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"# nothing\n", b"secret\n", DIGEST[:-1].encode(), DIGEST.encode() + b" me", b"\xff\xfe"],
+)
+def test_a_file_that_holds_no_digests_is_refused_without_telling_what_it_holds(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="GDKVM_API_KEYS_FILE") as caught:
+        load_keys(path)
+    assert "secret" not in caught.value.message
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_keys(tmp_path / "none")
