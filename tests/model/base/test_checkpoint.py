@@ -138,6 +138,16 @@ def test_an_imported_network_is_the_published_one(
     assert torch.equal(outputs[1].logits_BNHW, wanted[1].logits_BNHW)
 
 
+def test_the_published_rerelease_is_known_by_its_hash(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bare_file(folder / "published.pth", thin_entries())
+    monkeypatch.setattr("model.base.checkpoint.RERELEASE_SHA256", sha256(path))
+    imported = import_checkpoint(path, folder)
+    assert imported.config.alpha_rule is AlphaRule.RERELEASE
+    assert json.loads(imported.manifest.read_text())["source"]["licence"] == "CC BY-NC-SA 4.0"
+
+
 def test_weights_without_the_auxiliary_head_are_read(folder: Path) -> None:
     entries = {k: v for k, v in thin_entries().items() if not k.startswith("aux_computer.")}
     imported = import_checkpoint(bare_file(folder / "small.pth", entries), folder)
