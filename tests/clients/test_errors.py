@@ -20,6 +20,7 @@ SAID = (set(codes_of(EchoError)) | set(WireCodes.HTTP) | set(WireCodes.CLOSE)) -
     "bad_settings",
     EchoError.code,
     server.errors.ProtocolError.code,
+    server.errors.SocketGoneError.code,  # nobody is there to be told
 }
 
 

@@ -83,6 +83,36 @@ def test_a_problem_document_becomes_an_error_with_its_code_and_sentence(
     assert run_node(script) == expected
 
 
+@pytest.mark.parametrize("status", [200, 202])
+def test_an_upload_is_answered_with_the_name_of_its_clip(status: int) -> None:
+    answer = {"ef": {"percent": 55.0}} if status == 200 else {"state": "queued"}
+    script = f"""
+        import {{ uploadClip }} from "./gdkvm.js";
+        const asked = [];
+        globalThis.fetch = async (url, options) => {{
+          asked.push([url, options.method, options.headers["Content-Type"], options.body.size]);
+          const headers = {{ Location: "/v1/clips/c_1-_x" }};
+          return new Response({json.dumps(json.dumps(answer))}, {{ status: {status}, headers }});
+        }};
+        const told = await uploadClip(new Blob(["clip"]), {{ view: "A2C", waitS: 5 }});
+        console.log(JSON.stringify([told, asked]));
+    """
+    told, asked = run_node(script)
+    assert told["id"] == "c_1-_x"
+    assert ("ef" in told) == (status == 200)
+    assert asked == [["/v1/clips?wait_s=5&view=A2C", "POST", "application/octet-stream", 4]]
+
+
+def test_a_server_that_does_not_answer_is_an_error_that_may_be_tried_again() -> None:
+    script = """
+        import { askServer } from "./gdkvm.js";
+        globalThis.fetch = async () => { throw new TypeError("network"); };
+        const error = await askServer("/v1/clips").catch((caught) => caught);
+        console.log(JSON.stringify([error.code, error.retryable]));
+    """
+    assert run_node(script) == ["unreachable", True]
+
+
 def test_a_reason_is_read_out_in_words_whether_known_or_new() -> None:
     code = "import { reasonInWords } from './words.js';"
     named = run_node(f"{code} console.log(JSON.stringify(reasonInWords('no_left_ventricle')))")

@@ -296,9 +296,8 @@ def _raise_refusal(answer: httpx.Response) -> None:
 
 def _parse_job(document: Mapping[str, Any]) -> Job:
     try:
-        error = document["error"] and error_of(
-            document["error"]["code"], document["error"]["message"], False
-        )
+        told = document["error"]
+        error = None if told is None else error_of(told["code"], told["message"], False)
         return Job(document["id"], document["state"], document["progress"], error)
     except (KeyError, TypeError) as error:
         raise BadAnswerError(f"not the state of a clip: {error!r}") from error

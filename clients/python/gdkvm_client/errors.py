@@ -4,7 +4,7 @@ GdkvmError                 code, message, retryable
   InputError               what was sent is not what the protocol or the route wants
   TooBigError              a message or a file above a limit of the server
   ClipRefusedError         a file that cannot become a clip
-  UnauthorizedError        no key, or an unknown one
+  UnauthorizedError        no key, an unknown one, or not from here
   NotFoundError            nothing of that name, or not of that kind
   NotFinishedError         the clip is still being worked on
   BusyError                full, going away or out of room: try later or elsewhere
@@ -41,8 +41,8 @@ class InputError(GdkvmError):
     codes = frozenset(
         {
             "bad_frame", "bad_measurement", "bad_request", "credit_overrun", "hello_expected",
-            "malformed_message", "undecodable_frame", "unknown_message", "unknown_model",
-            "unsupported_codec", "wrong_size",
+            "malformed_message", "method_not_allowed", "undecodable_frame", "unknown_message",
+            "unknown_model", "unsupported_codec", "wrong_size",
         }
     )  # fmt: skip
 
@@ -66,9 +66,9 @@ class ClipRefusedError(GdkvmError):
 
 
 class UnauthorizedError(GdkvmError):
-    """No key, or an unknown one."""
+    """No key, an unknown one, or a request from where none is allowed."""
 
-    codes = frozenset({"unauthorized"})
+    codes = frozenset({"foreign_page", "unauthorized"})
 
 
 class NotFoundError(GdkvmError):
