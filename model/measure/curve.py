@@ -47,8 +47,11 @@ READING_MS = (50.0, 120.0)
 """Half of the span about a turn that its values are read from, and its limits."""
 
 READING_CORE = 0.4
-"""Share of that span whose mean is taken; set on simulated curves so that EF has no bias at 1 %
-noise (docs/measurement.md)."""
+"""Share of that span whose mean is taken.
+
+Both were picked among nine variants on simulated curves; docs/measurement.md tells what they leave
+on others.
+"""
 
 LEVEL_DROP = 0.12
 LEVEL_ES = 0.15

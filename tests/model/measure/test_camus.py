@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.frame import Fit, Mask, Region
+from model.frame import Fit, Frame, Mask, Region
 from model.measure import Reading, Ventricle, biplane_volume_ml, measure_frame
+from model.measure.ejection import MODEL_SD_POINTS, WIDTH_PER_SD
+from model.predictor import Predictor, load_predictor
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,44 @@ def readings(camus_dir: Path, split: str) -> dict[tuple[str, str], tuple[Reading
 @pytest.fixture(scope="module")
 def validation(camus_dir: Path) -> dict[tuple[str, str], tuple[Reading, float]]:
     return readings(camus_dir, "valid")
+
+
+def test_most_intervals_of_the_shipped_weights_hold_the_experts_ef(
+    camus_dir: Path, validation: dict[tuple[str, str], tuple[Reading, float]]
+) -> None:
+    # The interval's constant was fitted on these very patients: this notices weights that need it
+    # fitted again, and is no independent test. 40 to 49 of 50 are what 90 % may give by chance.
+    predictor = load_predictor()
+    held = 0
+    for patient in sorted({patient for patient, _ in validation}):
+        found, wanted = [], []
+        for phase in ("ED", "ES"):
+            lv = segmented(predictor, camus_dir / "a4c-256/valid" / f"{patient}_4CH_{phase}.png")
+            reference = validation[patient, phase][0].lv
+            assert reference is not None
+            found.append(lv)
+            wanted.append(reference.volume_index)
+        ed, es = found
+        share = es.volume_index / ed.volume_index
+        soft = (
+            100
+            * share
+            * np.hypot(ed.volume_index_sd / ed.volume_index, es.volume_index_sd / es.volume_index)
+        )
+        half = WIDTH_PER_SD * np.hypot(MODEL_SD_POINTS, soft)
+        held += bool(abs(100 * (1 - share) - 100 * (1 - wanted[1] / wanted[0])) <= half)
+    assert 40 <= held <= 49
+
+
+def segmented(predictor: Predictor, path: Path) -> Ventricle:
+    """Ventricle of a still, shown three times as a stream that begins."""
+    image = np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.uint8)
+    state = predictor.start(Region(0, 0, *image.shape), None)
+    for seq in range(3):
+        mask, state = predictor.step(Frame(seq, None, image), state)
+    lv = measure_frame(mask, None).lv
+    assert lv is not None, path.name
+    return lv
 
 
 def test_areas_agree_with_those_of_the_full_size_masks(

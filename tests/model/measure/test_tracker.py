@@ -1,6 +1,5 @@
 """Streams of simulated hearts: which beats are told, when, and what the EF says of them."""
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.errors import StateError
 from model.measure import BeatTracker, Quality, Reading
 from tests.model.measure.simulation import (
     EDV_ML,
@@ -359,52 +357,3 @@ def test_a_warning_that_stands_on_most_frames_stands_on_the_ef() -> None:
     quality = Quality("warn", ("annulus_not_seen",))
     readings = [reading_of(float(each), quality=quality) for each in heart.volume_ml(times)]
     assert "annulus_not_seen" in follow(times, readings).ef.reasons
-
-
-@pytest.mark.parametrize("cut", [1, 40, 97, 150, 233])
-@pytest.mark.parametrize("is_timed", [True, False])
-def test_a_stream_restored_from_bytes_goes_on_identically(cut: int, is_timed: bool) -> None:
-    times = frame_times_ms(9.0, 30)
-    readings = noisy_readings(Heart.regular(63, 55), times, 0.03)
-    readings[120:135] = [NOTHING] * 15
-    whole, parted = BeatTracker(), BeatTracker()
-    for seq, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
-        time_us = round(time_ms * 1000) if is_timed else None
-        if seq == cut:
-            snapshot = parted.to_bytes()
-            parted = BeatTracker.from_bytes(snapshot)
-            assert parted.to_bytes() == snapshot
-        assert parted.push(seq, time_us, reading) == whole.push(seq, time_us, reading)
-        assert parted.ejection_fraction() == whole.ejection_fraction()
-    assert parted.finish() == whole.finish()
-    assert parted.ejection_fraction() == whole.ejection_fraction()
-    assert parted.to_bytes() == whole.to_bytes()
-
-
-def test_what_a_stream_keeps_does_not_grow() -> None:
-    heart, tracker, sizes = Heart.regular(75, 60), BeatTracker(), []
-    times = frame_times_ms(60.0, 30)
-    for seq, reading in enumerate(noisy_readings(heart, times, 0.02)):
-        tracker.push(seq, round(times[seq] * 1000), reading)
-        if seq % 300 == 299:
-            sizes.append(len(tracker.to_bytes()))
-    assert sizes[-1] < 1.1 * sizes[4]
-    assert max(sizes) < 64_000
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        b"",
-        b"{}",
-        b"\xff\xfe",
-        b"[1]",
-        b'{"version":999}',
-        BeatTracker().to_bytes()[:-5],
-        json.dumps({**json.loads(BeatTracker().to_bytes()), "samples": "AAAA"}).encode(),
-        json.dumps({**json.loads(BeatTracker().to_bytes()), "clock": {"x": 1}}).encode(),
-    ],
-)
-def test_bytes_that_are_no_snapshot_are_refused(broken: bytes) -> None:
-    with pytest.raises(StateError):
-        BeatTracker.from_bytes(broken)
