@@ -20,14 +20,7 @@ import struct
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
 
 from model import Beat, EjectionFraction, Quality, Ventricle
 from server.errors import MalformedMessageError, UnknownMessageError
