@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ Progress = Callable[[int, int | None], None]
 
 APICAL_VIEWS = ("A4C", "A2C")
 """Views whose volumes the method of disks is made for."""
-
-LEFT_OUT = EjectionFraction("withheld", None, None, None, "none", 0, None, None, None, ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +84,7 @@ def withhold(ef: EjectionFraction, clip: Clip, view: str | None) -> EjectionFrac
         reasons.append("colour_overlay")
     if view is not None and view not in APICAL_VIEWS:
         reasons.append("view_not_apical")
-    if not reasons:
-        return ef
-    return replace(LEFT_OUT, reasons=tuple(dict.fromkeys([*reasons, *ef.reasons])))
+    return ef.withheld_for(*reasons) if reasons else ef
 
 
 def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[str, Any]:

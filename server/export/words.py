@@ -20,6 +20,7 @@ _REASONS = {
     "times_not_rising": "some frame times do not rise",
     "curve_interrupted": "the view was lost in between",
     "colour_overlay": "colour Doppler covers the image",
+    "view_not_apical": "it is not an apical four- or two-chamber view",
     # of a beat
     "beat_not_confirmed": "the beat was not confirmed by what followed",
     "frames_rejected": "too many of its frames could not be measured",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 CODES = sorted(
     {*FRAME_REASONS, *EF_REASONS, *(gate.reason for gate in BEAT_GATES), NOT_CONFIRMED}
-    | {"colour_overlay"}
+    | {"colour_overlay", "view_not_apical"}
 )
 
 
