@@ -49,5 +49,7 @@ def _figure(scores: dict[str, Any], key: str, digits: int) -> str:
     value = scores.get(key)
     if value is None:
         return "-"
+    if scores["ci95"][key] is None:
+        return f"{value:.{digits}f}"
     low, high = scores["ci95"][key]
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

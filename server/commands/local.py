@@ -3,11 +3,13 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from server.commands.terminal import CommandError
 
@@ -27,9 +29,13 @@ def local_server() -> Iterator[str]:
     """
     port = _free_port()
     command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+    # A pipe that nobody reads would stop a server that has much to say.
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as server,
+    ):
         try:
-            _wait_until_ready(server, f"http://127.0.0.1:{port}")
+            _wait_until_ready(server, said, f"http://127.0.0.1:{port}")
             yield f"http://127.0.0.1:{port}"
         finally:
             _stop(server)
@@ -41,12 +47,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(server: "subprocess.Popen[bytes]", address: str) -> None:
+def _wait_until_ready(server: "subprocess.Popen[bytes]", said: BinaryIO, address: str) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            said = server.stderr.read() if server.stderr else b""
-            last = said.decode(errors="replace").strip().splitlines()[-1:]
+            said.seek(0)
+            last = said.read().decode(errors="replace").strip().splitlines()[-1:]
             raise CommandError("engine_dead", f"the server did not start: {''.join(last)}")
         try:
             with urllib.request.urlopen(f"{address}/readyz", timeout=2):
