@@ -84,10 +84,15 @@ def sentence(reasons: Sequence[str], start: str = "") -> str:
     return text[0].upper() + text[1:]
 
 
+def whole(value: float) -> str:
+    """Round to a whole number by way of one decimal, as whoever reads it off the wire must."""
+    return f"{round(value, 1):.0f}"
+
+
 def ef_headline(ef: EjectionFigures) -> str:
     """The figure, or the one word that stands for it."""
     if ef.state == "measured" and ef.percent is not None:
-        return f"{ef.percent:.0f} %"
+        return f"{whole(ef.percent)} %"
     return "not given" if ef.state == "withheld" else "not yet"
 
 
@@ -98,12 +103,12 @@ def ef_lines(ef: EjectionFigures) -> tuple[str, ...]:
         return (reason or "The images do not allow one.",)
     lines = []
     if ef.interval is not None:
-        lines.append(f"{ef.interval[0]:.0f} to {ef.interval[1]:.0f} % (90 % interval)")
+        lines.append(f"{whole(ef.interval[0])} to {whole(ef.interval[1])} % (90 % interval)")
     beats = f"{ef.beats} beat" if ef.beats == 1 else f"{ef.beats} beats"
-    rate = "" if ef.heart_rate_bpm is None else f", {ef.heart_rate_bpm:.0f} per minute"
+    rate = "" if ef.heart_rate_bpm is None else f", {whole(ef.heart_rate_bpm)} per minute"
     lines.append(beats + rate)
     if ef.edv_ml is not None and ef.esv_ml is not None:
-        lines.append(f"EDV {ef.edv_ml:.0f} ml, ESV {ef.esv_ml:.0f} ml")
+        lines.append(f"EDV {whole(ef.edv_ml)} ml, ESV {whole(ef.esv_ml)} ml")
     notes = [code for code in ef.reasons if code != "single_beat"]
     if notes:
         lines.append(sentence(notes, "Note: "))

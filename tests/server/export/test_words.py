@@ -2,7 +2,14 @@ import pytest
 
 from model import EjectionFraction
 from model.measure.quality import AXIS_REASONS, GATES
-from server.export.words import ef_headline, ef_lines, quality_in_words, reason_in_words, sentence
+from server.export.words import (
+    ef_headline,
+    ef_lines,
+    quality_in_words,
+    reason_in_words,
+    sentence,
+    whole,
+)
 
 MEASURED = EjectionFraction(
     "measured", 57.2, (52.1, 62.3), 44.0, "median_of_beats", 3, 63.4, 146.2, 62.4, ()
@@ -46,3 +53,10 @@ def test_quality_says_nothing_about_a_good_frame_and_what_is_wrong_with_a_bad_on
     assert quality_in_words("fail", ("wall_missing",)) == (
         "Not measured: the heart's wall is not seen all round."
     )
+
+
+@pytest.mark.parametrize(("exact", "on_the_wire"), [(81.46, 81.5), (81.449, 81.4), (62.5, 62.5)])
+def test_a_figure_reads_the_same_before_and_after_the_wire(
+    exact: float, on_the_wire: float
+) -> None:
+    assert whole(exact) == whole(on_the_wire)
