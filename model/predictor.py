@@ -95,7 +95,8 @@ class Predictor:
         state, fit = self._look(frame, state)
         image_11HW = to_network_input(frame.pixels_HW, fit)
         probabilities_NHW, presence, memory = self.backend.step(image_11HW, state.memory)
-        if not (np.isfinite(presence) and memory.is_finite()):
+        is_finite = np.isfinite(presence) and np.isfinite(probabilities_NHW).all()
+        if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
         return Mask(probabilities_NHW, fit, presence), replace(state, memory=memory)
 

@@ -78,7 +78,7 @@ class FrameSocket:
         offered = self._websocket.scope["subprotocols"]
         try:
             await self._websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        except (WebSocketDisconnect, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise SocketGoneError() from error
         message = await self._receive()
         if not isinstance(message, str):

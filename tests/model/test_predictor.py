@@ -239,24 +239,26 @@ class BrokenBackend:
     name = "broken"
     spec = StateSpec(("memory",), ((1, 2),))
 
-    def __init__(self, presence: float, number: float) -> None:
-        self.presence, self.number = presence, number
+    def __init__(self, presence: float, number: float, probability: float) -> None:
+        self.presence, self.number, self.probability = presence, number, probability
 
     def step(
         self, image_11HW: NDArray[np.float32], state: MemoryState
     ) -> tuple[NDArray[np.float32], float, MemoryState]:
         arrays = (np.array([[0.0, self.number]], np.float32),)
         maps_NHW = np.zeros((3, *image_11HW.shape[2:]), np.float32)
+        maps_NHW[1, 2, 3] = self.probability
         return maps_NHW, self.presence, MemoryState(self.spec, arrays)
 
 
 @pytest.mark.parametrize(
-    ("presence", "number"), [(float("nan"), 0.0), (0.5, float("nan")), (0.5, float("inf"))]
+    ("presence", "number", "probability"),
+    [(np.nan, 0.0, 0.0), (0.5, np.nan, 0.0), (0.5, np.inf, 0.0), (0.5, 0.0, np.nan)],
 )
 def test_an_answer_that_is_not_finite_ends_the_session(
-    tiny_predictor: Predictor, presence: float, number: float
+    tiny_predictor: Predictor, presence: float, number: float, probability: float
 ) -> None:
-    backend: Backend = BrokenBackend(presence, number)
+    backend: Backend = BrokenBackend(presence, number, probability)
     broken = Predictor(tiny_predictor.model, backend)
     with pytest.raises(StateError, match="not finite"):
         broken.step(a_clip(1, seed=1)[0], broken.start())

@@ -193,14 +193,16 @@ async def test_one_session_too_many_is_told_that_the_server_is_full(empty: Live)
 
 
 async def test_the_session_parked_longest_makes_room(empty: Live) -> None:
-    oldest, _ = await streamed(empty, range(1))
-    newer, _ = await streamed(empty, range(1))
+    async with empty.talk() as opened_first:
+        longest, _ = await streamed(empty, range(1))
+        opened_first.abort()
+    await empty.until_parked(opened_first.ready["session"])
     async with empty.talk() as talk:
         async with empty.socket() as evicted:
-            await evicted.say_hello(resume=oldest)
+            await evicted.say_hello(resume=longest)
             heard, close = await evicted.hear_all()
         assert (heard[0]["code"], close) == ("cannot_resume", 4004)
-        async with empty.talk(resume=newer) as resumed:
+        async with empty.talk(resume=opened_first.ready["resume"]) as resumed:
             await resumed.end()
         await talk.end()
 

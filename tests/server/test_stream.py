@@ -10,8 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from starlette.types import Message
+from starlette.websockets import WebSocket
 
-from server.errors import WireCodes
+from server.errors import SocketGoneError, WireCodes
+from server.metrics import Metrics
+from server.settings import Settings
+from server.stream import FrameSocket
 from tests.server.live import (
     CRASH,
     HELLO,
@@ -277,6 +282,18 @@ async def test_stage_times_add_up_to_no_more_than_the_whole(live: Live) -> None:
     parts = [stages[name] for name in ("queue", "decode", "infer", "measure")]
     assert min(parts) >= 0
     assert sum(parts) == pytest.approx(stages["total"], abs=0.01)
+
+
+async def test_a_client_that_is_gone_before_it_is_accepted_is_no_error_of_ours() -> None:
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(_: Message) -> None:
+        raise OSError("the line is lost")
+
+    websocket = WebSocket({"type": "websocket", "subprotocols": []}, receive, send)
+    with pytest.raises(SocketGoneError):
+        await FrameSocket(websocket, Settings(), Metrics()).hello()
 
 
 def documented_closes() -> dict[str, int]:
