@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from gdkvm_client import (
+    Beat,
     Dropped,
     Event,
     Frame,
@@ -110,6 +111,8 @@ def test_every_frame_of_the_sample_is_segmented_in_order(
     summary = undisturbed[-1]
     assert isinstance(summary, Summary)
     assert (summary.results, summary.dropped) == (len(clip.jpegs), 0)
+    told = {event.number: event for event in undisturbed if isinstance(event, Beat)}
+    assert list(told.values()) == list(summary.beats)
     assert summary.ef.state in ("measured", "withheld")
 
 
