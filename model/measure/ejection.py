@@ -129,8 +129,7 @@ def summarise(
     latest = [beat for beat in beats if beat.epoch == beats[-1].epoch]
     if any(beat.cycle.is_complete and not beat.cycle.reasons for beat in latest):
         latest = [beat for beat in latest if beat.cycle.is_complete]
-    # Two halves about one end of diastole are one beat; its ejection stands for it.
-    latest = list({beat.cycle.ed_seq: beat for beat in latest}.values())
+    latest = _one_a_diastole(latest)
     counted = [beat for beat in latest if not beat.cycle.reasons]
     if not latest:
         return _without_beats(tally, notes, is_finished)
@@ -139,6 +138,17 @@ def summarise(
         found = tuple(name for name, _ in against.most_common())
         return EjectionFraction.without_figure("withheld", found + notes)
     return _guarded(_aggregate(counted, latest, notes))
+
+
+def _one_a_diastole(beats: list[ClosedBeat]) -> list[ClosedBeat]:
+    """Make one beat of two halves about one end of diastole: the one that empties further.
+
+    An edge of the clip may cut systole off, and what it cuts off only ever makes the end-systolic
+    volume too large. A half that passes its gates goes before one that does not.
+    """
+    by_worth = sorted(beats, key=lambda beat: (not beat.cycle.reasons, beat.cycle.ef_percent))
+    best = {beat.cycle.ed_seq: beat.number for beat in by_worth}
+    return [beat for beat in beats if best[beat.cycle.ed_seq] == beat.number]
 
 
 def _without_beats(

@@ -107,11 +107,29 @@ def test_halves_count_only_where_no_whole_beat_does() -> None:
     assert "incomplete_beat" in ef.reasons
 
 
-def test_two_halves_about_one_diastole_are_one_beat() -> None:
-    filling = replace(beats(58)[0], cycle=replace(CYCLE, onset_ms=None, es_ms=-500.0, es_seq=-15))
-    ejection = replace(beats(60)[0], number=1, cycle=replace(CYCLE, end_ms=None))
-    ef = told([filling, ejection])
-    assert (ef.beats, ef.percent, ef.method) == (1, 60, "single_beat")
+@pytest.mark.parametrize(("filling", "ejection"), [(58, 60), (69, 53)])
+def test_two_halves_about_one_diastole_are_one_beat_that_empties_as_far_as_was_seen(
+    filling: float, ejection: float
+) -> None:
+    # A clip that ends within systole misses the smallest volume, so its half says too little.
+    before = replace(CYCLE, onset_ms=None, es_ms=-500.0, es_seq=-15, ef_percent=filling)
+    after = replace(CYCLE, end_ms=None, ef_percent=ejection)
+    halves = [
+        replace(beats(0)[0], number=number, cycle=cycle)
+        for number, cycle in enumerate([before, after])
+    ]
+    ef = told(halves)
+    assert (ef.beats, ef.percent, ef.method) == (1, max(filling, ejection), "single_beat")
+
+
+def test_of_two_halves_one_that_fails_its_gates_does_not_stand_for_the_beat() -> None:
+    failed = replace(CYCLE, onset_ms=None, es_ms=-500.0, ef_percent=90, reasons=("noisy_curve",))
+    passed = replace(CYCLE, end_ms=None)
+    halves = [
+        replace(beats(0)[0], number=number, cycle=cycle)
+        for number, cycle in enumerate([failed, passed])
+    ]
+    assert told(halves).percent == 60
 
 
 def test_beats_before_a_long_pause_do_not_count() -> None:
