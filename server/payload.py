@@ -2,6 +2,8 @@
 
 import re
 import struct
+import zlib
+from typing import NamedTuple
 
 import av
 import cv2
@@ -15,15 +17,17 @@ from server.ingest import IngestError, decode_luma, read_jpeg
 from server.protocol import Codec
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
-_PNG_HEADER_BYTES = 24
-"""Up to and with the size, in the chunk that comes first."""
+_PNG_PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+"""The chunks that hold the picture; the others are comments, profiles and animations."""
 
 _H264_HEADERS = range(6, 10)
 """Supplemental information, sequence and picture parameter sets, delimiter."""
 
 _HEVC_HEADERS = (32, 33, 34, 35, 39, 40)
 """Video, sequence and picture parameter sets, delimiter, supplemental information."""
+
+_CODED_BEYOND_PX = 128
+"""Video codes whole blocks, and FFmpeg counts a margin beside them."""
 
 _VIDEO = {"h264": "h264", "hevc": "hevc", "mjpeg": "mjpeg"}
 
@@ -49,7 +53,7 @@ class PayloadDecoder:
             "jpeg": self._jpeg,
             "png": self._png,
         }.get(codec)
-        self._video = None if self._still else _open_video(codec)
+        self._video = None if self._still else _open_video(codec, size)
 
     def luma(self, payload: memoryview) -> NDArray[np.uint8] | None:
         """Decode one payload.
@@ -84,14 +88,12 @@ class PayloadDecoder:
             raise UndecodableFrameError(error.message) from error
 
     def _png(self, payload: memoryview) -> NDArray[np.uint8]:
-        raw = bytes(payload)
-        is_whole = raw.startswith(_PNG_START) and raw.endswith(_PNG_END)
-        if not is_whole or len(raw) < _PNG_HEADER_BYTES:
-            raise UndecodableFrameError("a PNG frame is not a whole PNG")
-        columns, rows = struct.unpack_from(">II", raw, 16)
+        chunks = _png_chunks(bytes(payload))
+        columns, rows = struct.unpack_from(">II", chunks[0].body)
         self._check_size((rows, columns))
+        picture = _PNG_START + b"".join(each.raw for each in chunks if each.kind in _PNG_PICTURE)
         flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(picture, np.uint8), flags)
         if image is None:
             raise UndecodableFrameError("a PNG frame cannot be decoded")
         return np.asarray(image, np.uint8)
@@ -140,12 +142,50 @@ def _has_only_headers(codec: Codec, packet: bytes) -> bool:
     return bool(are_headers) and all(are_headers)
 
 
-def _open_video(codec: Codec) -> "av.VideoCodecContext":
+class _Chunk(NamedTuple):
+    kind: bytes
+    body: bytes
+    raw: bytes
+
+
+def _png_chunks(png: bytes) -> list[_Chunk]:
+    """Take a PNG apart, its checksums verified.
+
+    libpng reserves whatever length a damaged chunk claims, so it never sees one.
+
+    Raises:
+        UndecodableFrameError: it is no PNG, or not a whole one.
+
+    Source:
+        PNG specification (third edition), sections 5.3 to 5.6.
+    """
+    if not png.startswith(_PNG_START):
+        raise UndecodableFrameError("a PNG frame is no PNG")
+    chunks, position = [], len(_PNG_START)
+    while position < len(png):
+        length = int.from_bytes(png[position : position + 4], "big")
+        end = position + 12 + length
+        raw = png[position:end]
+        if len(raw) < 12 + length or zlib.crc32(raw[4:-4]) != int.from_bytes(raw[-4:], "big"):
+            raise UndecodableFrameError("a PNG frame is cut short or damaged")
+        chunks.append(_Chunk(raw[4:8], raw[8:-4], raw))
+        position = end
+    kinds = [each.kind for each in chunks]
+    if kinds[:1] != [b"IHDR"] or len(chunks[0].body) != 13 or kinds[-1] != b"IEND":
+        raise UndecodableFrameError("a PNG frame is not a whole PNG")
+    return chunks
+
+
+def _open_video(codec: Codec, size: tuple[int, int]) -> "av.VideoCodecContext":
+    """Open a decoder that refuses much larger pictures before it reserves memory for them."""
     try:
         context = av.CodecContext.create(_VIDEO[codec], "r")
     except (ValueError, FFmpegError) as error:
         raise UnsupportedCodecError(f"{codec} cannot be decoded here") from error
     assert isinstance(context, av.VideoCodecContext)
+    context.options = {
+        "max_pixels": str((size[0] + _CODED_BEYOND_PX) * (size[1] + _CODED_BEYOND_PX))
+    }
     # Frame threads would answer packets late.
     context.thread_count = 1
     context.flags |= Flags.low_delay

@@ -245,11 +245,29 @@ def test_a_png_of_its_first_and_last_bytes_alone_is_refused() -> None:
         decode("png", whole[:8] + whole[-8:])
 
 
-def test_a_damaged_png_is_refused_though_it_begins_and_ends_well() -> None:
+@given(place=st.integers(0, len(WHOLE["png"]) - 1), flip=st.integers(1, 255))
+def test_a_png_with_any_byte_damaged_is_refused(place: int, flip: int) -> None:
+    # CRC-32 finds every burst of up to 32 bits.
     damaged = bytearray(WHOLE["png"])
-    damaged[len(damaged) // 2] ^= 0xFF
+    damaged[place] ^= flip
     with pytest.raises(UndecodableFrameError):
         decode("png", bytes(damaged))
+
+
+def test_what_a_png_holds_beside_its_picture_is_left_alone() -> None:
+    whole, body = WHOLE["png"], b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    turned = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    np.testing.assert_array_equal(decode("png", whole[:33] + turned + whole[33:]), scene())
+
+
+def test_a_video_picture_far_larger_than_hello_said_is_refused_before_it_is_made() -> None:
+    with pytest.raises((UndecodableFrameError, FrameSizeError)):
+        decode("mjpeg", WHOLE["jpeg"].replace(size_in_jpeg(ROWS, COLS), size_in_jpeg(16000, 16000)))
+
+
+def size_in_jpeg(rows: int, columns: int) -> bytes:
+    """Rows and columns as in a JPEG's frame header (ITU-T T.81, B.2.2)."""
+    return struct.pack(">HH", rows, columns)
 
 
 def test_the_picture_of_a_codec_that_is_not_there_is_refused_at_hello(
