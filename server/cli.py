@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from model import EchoError
-from server.commands.evaluation import run_evaluation
 from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
 from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
@@ -149,6 +148,8 @@ def evaluate(
 ) -> None:
     """Score masks and ejection fractions against annotations."""
     with command(as_json) as terminal:
+        with installed(TRAIN):
+            from server.commands.evaluation import run_evaluation
         run_evaluation(data, weights, terminal)
 
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter1d
-from scipy.signal import find_peaks
 
 from model.measure.contour import ATRIUM, segment_lengths
+from model.measure.peaks import find_peaks
 from model.measure.reading import AxisMethod
 
 BRIDGED_SHARE = 0.05
@@ -130,8 +129,8 @@ def polar_peaks_axis(outline_P2: NDArray[np.float64]) -> LongAxis | None:
     radius_Q = np.hypot(away_Q2[:, 0], away_Q2[:, 1])
     grid_A = (np.arange(POLAR_ANGLES) + 0.5) * (2 * np.pi / POLAR_ANGLES) - np.pi
     radius_A = np.interp(grid_A, angle_Q[order], radius_Q[order], period=2 * np.pi)
-    radius_A = uniform_filter1d(radius_A, 3, mode="wrap")
-    peaks = find_peaks(np.tile(radius_A, 3))[0]
+    radius_A = (np.roll(radius_A, 1) + radius_A + np.roll(radius_A, -1)) / 3
+    peaks = find_peaks(np.tile(radius_A, 3))
     peaks = peaks[(peaks >= POLAR_ANGLES) & (peaks < 2 * POLAR_ANGLES)] - POLAR_ANGLES
     low = peaks[np.abs(grid_A[peaks]) > np.pi / 2]
     if not np.any(np.abs(grid_A[peaks]) <= np.pi / 2) or len(low) < 2:

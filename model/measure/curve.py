@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d, minimum_filter1d
-from scipy.signal import find_peaks
+
+from model.measure.peaks import find_peaks, ranges_within
 
 GRID_MS = 20.0
 """Step of the even grid on which turns are searched; they are read from the raw values."""
@@ -189,7 +189,7 @@ def find_period_ms(even_G: NDArray[np.float64]) -> float | None:
     lags_L = np.arange(last)
     overlap_L = np.sqrt(energy_G[count - lags_L] * (energy_G[-1] - energy_G[lags_L]))
     correlation_L = product_L / np.maximum(overlap_L, 1e-12)
-    peaks = find_peaks(correlation_L[first - 1 :])[0] + first - 1
+    peaks = find_peaks(correlation_L[first - 1 :]) + first - 1
     peaks = peaks[correlation_L[peaks] >= MIN_CORRELATION]
     if len(peaks) == 0:
         return None
@@ -203,7 +203,7 @@ def _typical_stroke(smooth_G: NDArray[np.float64], period_ms: float | None) -> f
     if period_ms is None:
         return float(np.ptp(smooth_G))
     size = min(round(1.1 * period_ms / GRID_MS), len(smooth_G))
-    return float(np.median(maximum_filter1d(smooth_G, size) - minimum_filter1d(smooth_G, size)))
+    return float(np.median(ranges_within(smooth_G, size)))
 
 
 def find_turns(curve: Curve) -> Turns:
@@ -217,9 +217,7 @@ def find_turns(curve: Curve) -> Turns:
         return Turns((), ())
     period_ms = curve.period_ms or PERIOD_MS[0]
     apart_ms = float(np.clip(ES_DISTANCE_PERIODS * period_ms, *ES_DISTANCE_MS))
-    minima = find_peaks(-smooth_G, distance=apart_ms / GRID_MS, prominence=ES_PROMINENCE * stroke)[
-        0
-    ]
+    minima = find_peaks(-smooth_G, distance=apart_ms / GRID_MS, prominence=ES_PROMINENCE * stroke)
     minima = _with_edge_minima(curve, minima)
     if len(minima) == 0:
         return Turns((), ())
