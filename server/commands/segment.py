@@ -1,6 +1,7 @@
 """Files segmented in this process, without a server."""
 
 import json
+import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def run_segment(paths: list[Path], view: str | None, out: Path | None, terminal:
         CommandError: some clips could not be read; the others were.
         EchoError: the only clip could not be read, or no weights.
     """
-    predictor = load_predictor()
+    predictor = load_predictor(threads=os.cpu_count() or 1)
     folders = [None] * len(paths) if out is None else folders_of(paths, out)
     documents: list[dict[str, Any]] = []
     failures: list[EchoError] = []
