@@ -24,7 +24,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _phantoms_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.commands.segment, "load_predictor", grey_predictor)
+    monkeypatch.setattr(server.commands.segment, "load_predictor", lambda threads: grey_predictor())
 
 
 def segment(*words: str | Path) -> Result:
