@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         default=100, description="Clips kept; the oldest finished one makes room."
     )
     clip_dir: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / "gdkvm-clips",
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"gdkvm-clips-{os.getuid()}",
         description="Folder of uploaded clips; a run empties its own part when it ends.",
     )
 
