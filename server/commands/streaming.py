@@ -115,6 +115,7 @@ def _follow(
 def beat_line(beat: Beat) -> str:
     """Say one beat in one line."""
     name = f"Beat {beat.number + 1}" + (" (revised)" if beat.revision else "")
+    name += "" if beat.is_complete else " (half of one)"
     ed, es = _instant(beat.ed_seq, beat.ed_time_ms), _instant(beat.es_seq, beat.es_time_ms)
     line = f"{name}: EF {beat.ef_percent:.0f} %, ED at {ed}, ES at {es}"
     if beat.ed_volume_ml is not None and beat.es_volume_ml is not None:
