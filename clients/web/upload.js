@@ -72,7 +72,8 @@ function beatTable(beats) {
   for (const title of ["Beat", "ED frame", "ES frame", "EF"]) head.append(element("th", "", title));
   beats.forEach((beat, index) => {
     const row = table.createTBody().insertRow();
-    const cells = [index + 1, beat.ed_seq, beat.es_seq, figure(beat.ef_percent, 0, "%")];
+    const name = `${index + 1}${beat.is_complete ? "" : " (half)"}`;
+    const cells = [name, beat.ed_seq, beat.es_seq, figure(beat.ef_percent, 0, "%")];
     for (const cell of cells) row.insertCell().textContent = cell;
   });
   return table;
