@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.backends.base import Backend
+from model.backends.base import Backend, Detour, Run
 from model.backends.openvino import OpenVinoBackend
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
@@ -64,6 +64,10 @@ class Predictor:
     def __init__(self, model: ModelInfo, backend: Backend) -> None:
         self.model = model
         self.backend = backend
+
+    def by_way_of(self, run: Run) -> "Predictor":
+        """The same model, the network's steps run by somebody else, such as a queue."""
+        return Predictor(self.model, Detour(self.backend, run))
 
     def start(
         self, region: Region | None = None, spacing_mm: tuple[float, float] | None = None

@@ -30,6 +30,7 @@ from server.roster import Roster
 from server.routes.clips import clip_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
+from server.schedule import Lane
 from server.settings import Settings, load_keys
 from server.stream import FrameSocket, serve
 
@@ -101,7 +102,8 @@ def build(settings: Settings) -> Parts:
     metrics.ready.set(engine.self_test())
     logger.info("model loaded", extra={"model": model.name, "model_version": model.version})
     roster = Roster(settings, engine, metrics)
-    return Parts(settings, metrics, engine, roster, ClipStore(settings, predictor, metrics))
+    store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
+    return Parts(settings, metrics, engine, roster, store)
 
 
 async def watch_lag(metrics: Metrics) -> None:

@@ -1,16 +1,21 @@
-"""The sole owner of the device: workers that answer one frame at a time for one session each."""
+"""The sole owner of the device: workers that do one piece of work at a time, in due order."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import math
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
 from model import EchoError, Predictor
-from server.errors import EngineDeadError, EngineError, UnknownModelError
+from server.errors import AdmissionError, EngineDeadError, EngineError, UnknownModelError
 from server.metrics import Metrics
+from server.pace import Pace
+from server.schedule import Lane, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -18,23 +23,43 @@ Answer = TypeVar("Answer")
 
 
 class Engine:
-    """Runs work on the device, off the event loop, first come first served."""
+    """Runs work on the device, off the event loop."""
 
-    def __init__(self, predictors: Mapping[str, Predictor], workers: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        predictors: Mapping[str, Predictor],
+        workers: int,
+        metrics: Metrics,
+        capacity_fps: float = math.inf,
+    ) -> None:
         """Start the workers.
 
         Args:
             predictors: by name, the default one first.
             workers: frames of different sessions worked on at once.
             metrics: counts what waits.
+            capacity_fps: frames a second that all sessions together can have, as far as it is
+                known before the first frame; see Pace.
         """
         self.predictors = dict(predictors)
         self.is_alive = True
-        self._workers = ThreadPoolExecutor(workers, thread_name_prefix="engine")
+        self.pace = Pace(workers, capacity_fps)
+        self._schedule = Schedule(workers)
         self._waiting = metrics.jobs_waiting.labels("frame")
+        self._workers = [
+            threading.Thread(target=self._serve, name=f"engine-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
 
-    def predictor(self, name: str | None) -> Predictor:
+    def predictor(self, name: str | None, lane: Lane = Lane.LIVE) -> Predictor:
         """The model of a name, the default one where it is None.
+
+        Args:
+            name: of a model.
+            lane: its steps are called from a worker where this is LIVE; from any thread of the
+                caller's own else, and then take their turn behind live ones.
 
         Raises:
             UnknownModelError: it is not served here.
@@ -43,7 +68,8 @@ class Engine:
         if chosen not in self.predictors:
             served = ", ".join(self.predictors)
             raise UnknownModelError(f"no model {chosen!r} is served here; there are: {served}")
-        return self.predictors[chosen]
+        predictor = self.predictors[chosen]
+        return predictor if lane is Lane.LIVE else predictor.by_way_of(partial(self.wait, lane))
 
     def self_test(self) -> bool:
         """Whether every model answers as its manifest says; if not, the engine is dead."""
@@ -54,20 +80,45 @@ class Engine:
             self.is_alive = False
         return self.is_alive
 
-    async def run(self, work: Callable[[], Answer]) -> Answer:
-        """Do one piece of work on a worker, and wait for it even when cancelled.
+    def check_rate(self, fps: float | None, held_fps: float) -> None:
+        """Refuse a session that could not be held at its rate beside those that are.
+
+        Where nothing is held it is taken in any case: it has the machine to itself, and what it
+        cannot have is dropped by its policy.
+
+        Args:
+            fps: the rate that it declares, None where it declares none.
+            held_fps: what the live sessions declared, together.
+
+        Raises:
+            AdmissionError: the machine is too slow for one more.
+        """
+        if fps is None or held_fps == 0 or held_fps + fps <= self.pace.promised_fps:
+            return
+        raise AdmissionError(
+            f"this server can promise {self.pace.promised_fps:.0f} frames/s, sessions hold "
+            f"{held_fps:g} of them, and this one wants {fps:g}"
+        )
+
+    async def run(
+        self, work: Callable[[], Answer], *, owner: Hashable = None, due_s: float | None = None
+    ) -> Answer:
+        """Do one piece of live work on a worker, and wait for it even when cancelled.
+
+        Args:
+            work: what is to be done.
+            owner: no two of one owner's are done at once; None for work that stands alone.
+            due_s: when it should be done, on the clock of ``time.perf_counter``; now if None.
 
         Raises:
             EchoError: what the work raises.
             EngineError: the work failed for a reason of ours.
-            EngineDeadError: the device is gone.
+            EngineDeadError: the device is gone, or the server is stopping.
         """
-        if not self.is_alive:
-            raise EngineDeadError("the server's network no longer answers; try another server")
+        future = asyncio.wrap_future(
+            self._submit(partial(self._timed, work), Lane.LIVE, owner, due_s)
+        )
         self._waiting.inc()
-        # A copied context lets a worker's log lines name the session.
-        guarded = partial(copy_context().run, self._guarded, work)
-        future = asyncio.get_running_loop().run_in_executor(self._workers, guarded)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -75,8 +126,41 @@ class Engine:
             await asyncio.wait([future])
             raise
 
-    def _guarded(self, work: Callable[[], Answer]) -> Answer:
+    def wait(self, lane: Lane, work: Callable[[], Answer]) -> Answer:
+        """Do one piece of work from a thread that is no worker, and wait for it; see ``run``."""
+        return self._submit(work, lane, None, None).result()
+
+    def _submit(
+        self, work: Callable[[], Answer], lane: Lane, owner: Hashable, due_s: float | None
+    ) -> "Future[Answer]":
+        if not self.is_alive:
+            raise EngineDeadError("the server's network no longer answers; try another server")
+        future: Future[Answer] = Future()
+        # A copied context lets a worker's log lines name the session.
+        guarded = partial(copy_context().run, self._guarded, work)
+        self._schedule.put(
+            partial(_fulfil, future, guarded),
+            partial(future.set_exception, EngineDeadError("this server is stopping")),
+            lane=lane,
+            due_s=time.perf_counter() if due_s is None else due_s,
+            owner=object() if owner is None else owner,
+        )
+        return future
+
+    def _serve(self) -> None:
+        """Take jobs for ever; runs on a worker."""
+        while (job := self._schedule.take()) is not None:
+            job.work()
+            self._schedule.done(job)
+            # A worker that waits keeps nothing of a session alive.
+            del job
+
+    def _timed(self, work: Callable[[], Answer]) -> Answer:
         self._waiting.dec()
+        with self.pace.frame():
+            return work()
+
+    def _guarded(self, work: Callable[[], Answer]) -> Answer:
         try:
             return work()
         except EchoError:
@@ -89,4 +173,16 @@ class Engine:
 
     def close(self) -> None:
         """Let running work end, and stop the workers."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._schedule.close()
+        for worker in self._workers:
+            worker.join()
+
+
+def _fulfil(future: "Future[Answer]", work: Callable[[], Answer]) -> None:
+    """Do work for whoever waits for it; errors are the waiter's."""
+    try:
+        answer = work()
+    except BaseException as error:  # noqa: BLE001 (raised in the waiter)
+        future.set_exception(error)
+    else:
+        future.set_result(answer)

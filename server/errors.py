@@ -210,10 +210,15 @@ def storage_errors() -> Iterator[None]:
 
 
 class AdmissionError(EchoError):
-    """Full: as many sessions or clips as the server takes."""
+    """Full: as many sessions or clips as the server takes, or as it can keep up with.
+
+    Attributes:
+        retry_after_s: when asking again may be worth while.
+    """
 
     code = "full"
     retryable = True
+    retry_after_s = 5.0
 
 
 class DrainingError(AdmissionError):

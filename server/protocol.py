@@ -321,6 +321,9 @@ class ErrorMessage(ServerMessage):
     code: str
     message: str
     retryable: bool
+    retry_after_s: float | None = Field(
+        default=None, description="Seconds after which asking again may be worth while."
+    )
 
 
 @dataclass(frozen=True, slots=True)

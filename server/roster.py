@@ -55,7 +55,7 @@ class Roster:
             The session, and whether an earlier one goes on.
 
         Raises:
-            AdmissionError: full, or going away.
+            AdmissionError: full, too slow for one more, or going away.
             ResumeError: nothing to go on with.
             UnknownModelError: no such model here.
         """
@@ -93,6 +93,7 @@ class Roster:
 
     def _open(self, hello: Hello) -> Session:
         self._make_room()
+        self._engine.check_rate(hello.fps, self._held_fps())
         session = Session(hello, self._engine.predictor(hello.model))
         self._sessions[session.token] = session
         return session
@@ -111,6 +112,11 @@ class Roster:
                 f"this server takes {self._settings.max_sessions} sessions and has as many"
             )
         self._end(parked)
+
+    def _held_fps(self) -> float:
+        """Frames a second that the live sessions declared, together."""
+        live = [each for each in self._sessions.values() if each.phase == "live"]
+        return sum(each.hello.fps or 0.0 for each in live)
 
     async def _claim(self, hello: Hello) -> Session:
         """Take over a session, from a socket that still lives if need be."""

@@ -30,6 +30,9 @@ from server.protocol import (
 ANSWERS_KEPT = 64
 """Answers that a resuming client can ask for again; docs/protocol.md promises them."""
 
+UNHURRIED_FPS = 1.0
+"""A client that declares no frame rate gives way to those that do."""
+
 Phase = Literal["live", "parked"]
 
 
@@ -113,6 +116,11 @@ class Session:
         region = hello.region and Region(*hello.region)
         self._analysis = Analysis(predictor, region, hello.spacing_mm)
         self._answers: OrderedDict[int, tuple[str, ...]] = OrderedDict()
+
+    @property
+    def period_s(self) -> float:
+        """How soon a frame should be answered: before the next one comes."""
+        return 1.0 / (self.hello.fps or UNHURRIED_FPS)
 
     def fits(self, hello: Hello) -> bool:
         """Whether another socket's hello describes the same frames."""

@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from model import EchoError
 from server.engine import Engine
 from server.errors import (
+    AdmissionError,
     CreditError,
     DrainingError,
     FencedError,
@@ -165,7 +166,12 @@ class FrameSocket:
 
     async def refuse(self, error: EchoError) -> None:
         """Say why the session ends, and close with the code that belongs to it."""
-        message = ErrorMessage(code=error.code, message=error.message, retryable=error.retryable)
+        message = ErrorMessage(
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            retry_after_s=error.retry_after_s if isinstance(error, AdmissionError) else None,
+        )
         try:
             await self.send([message.to_json()])
         except (SlowReaderError, SocketGoneError):
@@ -256,7 +262,9 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
                 if isinstance(frame, Note):
                     await socket.answer(answer_note(session, frame))
                 else:
-                    answer = await engine.run(partial(session.answer, frame))
+                    work = partial(session.answer, frame)
+                    due_s = frame.received_s + session.period_s
+                    answer = await engine.run(work, owner=session, due_s=due_s)
                     await socket.answer(answer, frame.received_s)
         except DrainingError:
             await socket.send([roster.drain_message(session).to_json()])

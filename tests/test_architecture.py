@@ -19,7 +19,7 @@ TREE = {
     ),
     "server": (
         "errors", "settings", "log", "metrics", "protocol", "ingest", "export", "payload", "masks",
-        "analysis", "session", "engine", "roster", "stream", "study", "clips", "guard", "routes",
+        "analysis", "session", "schedule", "pace", "engine", "roster", "stream", "study", "clips", "guard", "routes",
         "app", "commands", "cli",
     ),
 }  # fmt: skip

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from model import FrameError
+from model.predictor import self_test_frame
 from server.engine import Engine
-from server.errors import EngineDeadError, EngineError, UnknownModelError
+from server.errors import AdmissionError, EngineDeadError, EngineError, UnknownModelError
 from server.log import JsonFormatter, session_name
 from server.metrics import Metrics
+from server.pace import Pace
+from server.schedule import Lane
 from tests.server.live import (
     CRASH,
     PATIENCE_S,
@@ -150,6 +153,126 @@ async def test_what_waits_for_a_worker_is_counted(engine: Engine, metrics: Metri
     go_on.set()
     await asyncio.gather(*tasks)
     assert waiting(metrics) == 0
+
+
+async def test_two_frames_of_one_session_are_never_under_way_at_once(
+    backend: CountingBackend, metrics: Metrics
+) -> None:
+    engine = Engine({"counting": counting_predictor(backend)}, 4, metrics)
+    both, go_on = threading.Barrier(2), threading.Event()
+    order: list[str] = []
+
+    def first() -> None:
+        both.wait(PATIENCE_S)
+        assert go_on.wait(PATIENCE_S)
+        order.append("first")
+
+    def neighbour() -> None:
+        both.wait(PATIENCE_S)
+        go_on.set()
+
+    tasks = [
+        asyncio.create_task(engine.run(first, owner="a")),
+        asyncio.create_task(engine.run(lambda: order.append("second"), owner="a", due_s=0.0)),
+        asyncio.create_task(engine.run(neighbour, owner="b")),
+    ]
+    await asyncio.gather(*tasks)
+    assert order == ["first", "second"]
+    engine.close()
+
+
+async def test_the_oldest_deadline_goes_first_and_clips_after_live_frames(engine: Engine) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    held = asyncio.create_task(engine.run(hold))
+    await asyncio.to_thread(begun.wait)
+    clip = asyncio.create_task(
+        asyncio.to_thread(engine.wait, Lane.CLIP, lambda: order.append("clip"))
+    )
+    late = asyncio.create_task(engine.run(lambda: order.append("late"), due_s=2.0))
+    soon = asyncio.create_task(engine.run(lambda: order.append("soon"), due_s=1.0))
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await asyncio.gather(held, clip, late, soon)
+    assert order == ["soon", "late", "clip"]
+
+
+def test_a_clip_has_its_steps_done_by_a_worker_with_the_same_answer(engine: Engine) -> None:
+    frame, threads = self_test_frame(0), set()
+    direct = engine.predictor(None)
+    queued = engine.predictor(None, Lane.CLIP)
+    step = direct.backend.step
+
+    def noted(*arguments):  # type: ignore[no-untyped-def]
+        threads.add(threading.current_thread().name)
+        return step(*arguments)
+
+    direct.backend.step = noted  # type: ignore[method-assign]
+    mask, state = queued.step(frame, queued.start())
+    assert threads == {"engine-0"}
+    expected, after = direct.step(frame, direct.start())
+    assert mask.probabilities_NHW.tobytes() == expected.probabilities_NHW.tobytes()
+    assert state.to_bytes("00" * 32) == after.to_bytes("00" * 32)
+
+
+async def test_what_still_waits_when_the_server_stops_is_told_so(engine: Engine) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    held = asyncio.create_task(engine.run(hold))
+    await asyncio.to_thread(begun.wait)
+    waiting = asyncio.create_task(engine.run(lambda: None))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(asyncio.to_thread(engine.close))
+    with pytest.raises(EngineDeadError, match="stopping"):
+        await waiting
+    go_on.set()
+    await asyncio.gather(held, closing)
+
+
+@pytest.mark.parametrize(
+    ("fps", "held_fps", "is_taken"),
+    [(30.0, 50.0, True), (30.0, 51.0, False), (90.0, 0.0, True), (None, 80.0, True)],
+)
+def test_a_rate_is_promised_while_the_measured_capacity_lasts(
+    backend: CountingBackend, metrics: Metrics, fps: float | None, held_fps: float, is_taken: bool
+) -> None:
+    engine = Engine({"counting": counting_predictor(backend)}, 1, metrics, capacity_fps=100.0)
+    if is_taken:
+        engine.check_rate(fps, held_fps)
+    else:
+        with pytest.raises(AdmissionError, match="80 frames/s") as caught:
+            engine.check_rate(fps, held_fps)
+        assert caught.value.retry_after_s > 0
+    engine.close()
+
+
+async def test_a_session_that_cannot_be_held_is_refused_at_hello_and_told_when_to_come_back(
+    tmp_path: Path,
+) -> None:
+    with live_server(tmp_path) as live:
+        live.server.parts.engine.pace = Pace(1, capacity_fps=50.0)
+        async with live.talk(fps=30.0) as held:
+            async with live.socket() as refused:
+                await refused.say_hello(fps=30.0)
+                (heard,), close = await refused.hear_all()
+            assert (heard["code"], heard["retryable"], close) == ("full", True, 1013)
+            assert heard["retry_after_s"] == AdmissionError.retry_after_s
+            async with live.talk() as unhurried:
+                await unhurried.end()
+            await held.say(beating(0))
+            assert (await held.hear())["type"] == "result"
+            await held.end()
+        async with live.talk(fps=30.0) as later:
+            await later.end()
 
 
 async def test_a_dead_engine_ends_every_session_and_is_not_ready(tmp_path: Path) -> None:
