@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.backends.base import Backend, Detour, Run
-from model.backends.openvino import OpenVinoBackend
+from model.backends.choice import BackendName, Choice, choose
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
 from model.preprocess import clip_region, find_sector, make_fit, to_network_input
@@ -61,13 +61,21 @@ class StreamState:
 class Predictor:
     """Segments frames with one model; safe to call from several threads at once."""
 
-    def __init__(self, model: ModelInfo, backend: Backend) -> None:
+    def __init__(self, model: ModelInfo, backend: Backend, choice: Choice | None = None) -> None:
+        """Put a model and what runs it together.
+
+        Args:
+            model: the weights.
+            backend: runs them.
+            choice: why this backend, where it was chosen.
+        """
         self.model = model
         self.backend = backend
+        self.choice = choice
 
     def by_way_of(self, run: Run) -> "Predictor":
         """The same model, the network's steps run by somebody else, such as a queue."""
-        return Predictor(self.model, Detour(self.backend, run))
+        return Predictor(self.model, Detour(self.backend, run), self.choice)
 
     def start(
         self, region: Region | None = None, spacing_mm: tuple[float, float] | None = None
@@ -202,23 +210,28 @@ def pooled(probability_HW: NDArray[np.float32]) -> list[list[float]]:
 def load_predictor(
     name: str | None = None,
     *,
+    backend: BackendName = "auto",
     threads: int = 1,
-    streams: int = 1,
+    streams: int | None = 1,
     precision: str | None = None,
     folder: Path = WEIGHTS_DIR,
 ) -> Predictor:
-    """Load a model of the manifest, checksum verified, and compile it for this processor.
+    """Load a model of the manifest, checksum verified, and make it ready on this machine.
 
     Args:
         name: a name of the manifest, None for the default.
+        backend: what runs it; ``auto`` goes by the machine.
         threads: processor threads for inference in all.
-        streams: frames inferred at the same time.
+        streams: frames inferred at the same time; None measures how many are best.
         precision: ``bf16``, ``f32``, or None for what the processor does best.
         folder: where manifest and files are.
 
     Raises:
-        WeightsError: no such model, or a file that is missing or damaged.
+        WeightsError: no such model, a file that is missing or damaged, or a backend that is not
+            installed.
     """
     model = load_info(name, folder)
-    backend = OpenVinoBackend(model.path, threads=threads, streams=streams, precision=precision)
-    return Predictor(model, backend)
+    made, choice = choose(
+        model, backend=backend, threads=threads, streams=streams, precision=precision
+    )
+    return Predictor(model, made, choice)

@@ -99,6 +99,21 @@ def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
         ) from error
 
 
+def parameters_of(model: ModelInfo) -> Path:
+    """The file of a model's parameters, which lies beside the served one, its checksum verified.
+
+    Raises:
+        WeightsError: it is not there, or its bytes are not the manifest's.
+    """
+    entry = read_manifest(model.path.parent)["models"].get(model.name, {})
+    path = model.path.parent / str(entry.get("parameters"))
+    if not path.is_file():
+        raise WeightsError(f"the parameters of {model.name} are missing")
+    if sha256_of(path) != entry.get("parameters_sha256"):
+        raise WeightsError(f"{path.name} is damaged: its SHA-256 is not the manifest's")
+    return path
+
+
 def _checked_info(name: str, entry: dict[str, Any], folder: Path) -> ModelInfo:
     path = folder / entry["file"]
     if not path.is_file():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ ABOUT = (
     "**Research use only.** Frames are streamed to the websocket `/v1/stream` (subprotocol "
     "`gdkvm.v1`); whole clips are uploaded to `/v1/clips`."
 )
-LAG_PERIOD_S = 0.25
+LAG_PERIOD_S = 0.05
+
+MIN_WORKERS = 2
+"""While the network reads one frame, another one is decoded or measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +99,28 @@ def create_app(settings: Settings) -> FastAPI:
 def build(settings: Settings) -> Parts:
     """Load the network, test it, and make the rooms for sessions and clips."""
     metrics = Metrics()
-    predictor = load_predictor(settings.model, threads=settings.threads, streams=settings.streams)
-    model = predictor.model
-    engine = Engine({model.name: predictor}, settings.streams, metrics)
+    predictor = load_predictor(
+        settings.model,
+        backend=settings.backend,
+        threads=settings.threads,
+        streams=settings.streams,
+        precision=settings.precision,
+    )
+    model, choice = predictor.model, predictor.choice
+    streams = choice.streams if choice else settings.streams or 1
+    capacity_fps = settings.capacity_fps or (choice and choice.fps) or math.inf
+    engine = Engine({model.name: predictor}, max(streams, MIN_WORKERS), metrics, capacity_fps)
     metrics.build.labels(version("gdkvm-live"), model.name, model.version).set(1)
     metrics.ready.set(engine.self_test())
-    logger.info("model loaded", extra={"model": model.name, "model_version": model.version})
+    logger.info(
+        "model loaded",
+        extra={
+            "model": model.name,
+            "model_version": model.version,
+            "backend": choice and choice.why,
+            "capacity_fps": None if math.isinf(capacity_fps) else round(capacity_fps, 1),
+        },
+    )
     roster = Roster(settings, engine, metrics)
     store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
     return Parts(settings, metrics, engine, roster, store)

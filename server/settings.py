@@ -38,8 +38,22 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024, description="Inference threads."
     )
-    streams: int = Field(
-        default=2, ge=1, le=256, description="Frames of different sessions worked on at once."
+    streams: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Frames inferred at once; measured at start if unset.",
+    )
+    backend: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
+        default="auto", description="What runs the network; auto goes by the machine."
+    )
+    precision: Literal["f32", "bf16"] | None = Field(
+        default=None, description="Of the network; what the machine does best if unset."
+    )
+    capacity_fps: float | None = Field(
+        default=None,
+        gt=0,
+        description="Frames a second of all sessions together; measured if unset.",
     )
     max_sessions: PositiveInt = Field(default=16, description="The next one is refused.")
     inbox_frames: int = Field(

@@ -1,0 +1,201 @@
+"""Which backend serves here, on how many threads and streams: a rule, then a short measurement.
+
+What decides about bits (backend and precision) follows from the machine alone, so that a session
+goes on with the same bits after a restart. What only decides about time is measured.
+"""
+
+import importlib.util
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from model.backends.base import Backend
+from model.backends.batching import Batching
+from model.backends.openvino import OpenVinoBackend
+from model.errors import WeightsError
+from model.state import MemoryState
+from model.weights import ModelInfo, parameters_of
+
+BackendName = Literal["auto", "openvino", "onnxruntime", "torch"]
+
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
+GPU_ROWS = 8
+"""Sessions a run on a GPU takes; one shape, so that neighbours change no bit of an answer."""
+
+TRIAL_S = 0.25
+WORTH_WHILE = 1.05
+"""More streams must be this much faster, since each costs memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One way to run the network, measured.
+
+    Attributes:
+        streams: frames under way at once.
+        fps: frames a second of all of them together.
+        alone_ms: median time of a frame that is alone.
+    """
+
+    backend: str
+    precision: str
+    threads: int
+    streams: int
+    fps: float
+    alone_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the network runs here.
+
+    Attributes:
+        trials: what was measured for it, empty where nothing was.
+        why: in a sentence.
+    """
+
+    backend: str
+    precision: str
+    threads: int
+    streams: int
+    trials: tuple[Trial, ...]
+    why: str
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second of all streams together, None where it was not measured."""
+        matches = [each.fps for each in self.trials if each.streams == self.streams]
+        return matches[0] if matches else None
+
+
+def choose(
+    model: ModelInfo,
+    *,
+    backend: BackendName = "auto",
+    threads: int = 1,
+    streams: int | None = 1,
+    precision: str | None = None,
+) -> tuple[Backend, Choice]:
+    """Make the backend for this machine.
+
+    Args:
+        model: the weights.
+        backend: which one, ``auto`` for what suits the machine.
+        threads: processor threads for inference in all.
+        streams: frames inferred at the same time; None measures how many are best.
+        precision: ``bf16``, ``f32``, or None for what the processor does best.
+
+    Raises:
+        WeightsError: a backend that is not installed or has not this precision, or damaged files.
+    """
+    name, why = _for_this_machine() if backend == "auto" else (backend, f"{backend}, as set")
+    if streams is not None:
+        made, found = _make(model, name, threads, streams, precision)
+        return made, Choice(name, found, threads, streams, (), why)
+    trials, best = [], None
+    for count in _counts(name, threads):
+        made, found = _make(model, name, threads, count, precision)
+        speed = measure(made, model.network_size, count)
+        trials.append(Trial(name, found, threads, count, *speed))
+        if best is None or trials[-1].fps > WORTH_WHILE * best[1].fps:
+            best = made, trials[-1]
+    assert best is not None
+    made, trial = best
+    told = ", ".join(f"{each.fps:.0f} frames/s on {each.streams}" for each in trials)
+    why = f"{why}; streams measured: {told}"
+    return made, Choice(name, trial.precision, threads, trial.streams, tuple(trials), why)
+
+
+def measure(backend: Backend, side_px: int, streams: int) -> tuple[float, float]:
+    """Time steps on a black frame and an empty state; nobody keeps their answers.
+
+    Returns:
+        Frames a second of all streams together, and the median milliseconds of a lone frame.
+    """
+    state = MemoryState.zeros(backend.spec)
+    image_11HW = np.zeros((1, 1, side_px, side_px), np.float32)
+
+    def step_for(trial_s: float) -> list[float]:
+        times_s: list[float] = []
+        ends_s = time.perf_counter() + trial_s
+        while not times_s or time.perf_counter() < ends_s:
+            began_s = time.perf_counter()
+            backend.step(image_11HW, state)
+            times_s.append(time.perf_counter() - began_s)
+        return times_s
+
+    step_for(0.0)
+    alone_s = float(np.median(step_for(TRIAL_S)))
+    with ThreadPoolExecutor(streams) as pool:
+        started_s = time.perf_counter()
+        counts = [len(each) for each in pool.map(step_for, [TRIAL_S] * streams)]
+        elapsed_s = time.perf_counter() - started_s
+    return sum(counts) / elapsed_s, 1000 * alone_s
+
+
+def _for_this_machine() -> tuple[BackendName, str]:
+    """The backend, and why: a look at the machine that loads neither torch nor a driver."""
+    if not NVIDIA_DEVICE.exists():
+        return "openvino", "openvino, since there is no NVIDIA GPU"
+    if importlib.util.find_spec("torch") is None:
+        return "openvino", "openvino: there is an NVIDIA GPU, but torch is not installed"
+    return "torch", "torch, since there is an NVIDIA GPU"
+
+
+def _counts(name: BackendName, threads: int) -> list[int]:
+    """Numbers of streams worth a trial."""
+    if name == "torch":
+        return [2 * GPU_ROWS if NVIDIA_DEVICE.exists() else 1]
+    return sorted({1, max(1, threads // 4), max(1, threads // 2), threads})
+
+
+def _make(
+    model: ModelInfo, name: BackendName, threads: int, streams: int, precision: str | None
+) -> tuple[Backend, str]:
+    """One backend, and the precision that it runs at.
+
+    Raises:
+        WeightsError: it is not installed, has not this precision, or a file is damaged.
+    """
+    try:
+        match name:
+            case "onnxruntime":
+                return _make_onnxruntime(model, threads, streams, precision)
+            case "torch":
+                return _make_torch(model, threads, precision)
+            case _:
+                made = OpenVinoBackend(
+                    model.path, threads=threads, streams=streams, precision=precision
+                )
+                return made, made.precision
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"the backend {name} needs {error.name}, which is not here") from error
+
+
+def _make_onnxruntime(
+    model: ModelInfo, threads: int, streams: int, precision: str | None
+) -> tuple[Backend, str]:
+    from model.backends.onnxruntime import OnnxRuntimeBackend, best_device
+
+    if precision not in (None, "f32"):
+        raise WeightsError(f"the backend onnxruntime runs at f32, not at {precision}")
+    made = OnnxRuntimeBackend(model.path, threads=threads, streams=streams, device=best_device())
+    return made, "f32"
+
+
+def _make_torch(model: ModelInfo, threads: int, precision: str | None) -> tuple[Backend, str]:
+    from model.backends.torch import TorchBackend, has_cuda
+
+    if precision not in (None, "f32", "bf16"):
+        raise WeightsError(f"the backend torch runs at f32 or bf16, not at {precision}")
+    found: Literal["f32", "bf16"] = "bf16" if precision == "bf16" else "f32"
+    parameters = parameters_of(model)
+    if not has_cuda():
+        made = TorchBackend(parameters, model.config, threads=threads, precision=found)
+        return made, found
+    shared = TorchBackend(parameters, model.config, rows=GPU_ROWS, device="cuda", precision=found)
+    return Batching(shared), found

@@ -1,0 +1,111 @@
+"""Which backend is chosen: bits follow from the machine, streams from a measurement."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import model.backends.choice
+from model.backends.choice import Choice, Trial, choose
+from model.errors import WeightsError
+from model.predictor import load_predictor
+from model.weights import load_info, parameters_of
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.backends.choice, "NVIDIA_DEVICE", Path("/nowhere"))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "torch"])
+def test_every_backend_can_be_set_and_passes_the_self_test(tiny_weights: Path, name: str) -> None:
+    predictor = load_predictor(backend=name, folder=tiny_weights, threads=2)  # type: ignore[arg-type]
+    assert predictor.choice is not None
+    assert (predictor.backend.name, predictor.choice.backend) == (name, name)
+    assert "as set" in predictor.choice.why
+    assert predictor.self_test()
+
+
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize(
+    ("speeds", "streams"),
+    [({1: 50.0, 2: 90.0, 4: 100.0}, 4), ({1: 50.0, 2: 51.0, 4: 52.0}, 1), ({1: 9.0, 2: 5.0}, 1)],
+)
+def test_as_many_streams_as_are_worth_while(
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    speeds: dict[int, float],
+    streams: int,
+) -> None:
+    monkeypatch.setattr(
+        model.backends.choice, "measure", lambda _backend, _side, count: (speeds[count], 1.0)
+    )
+    _, choice = choose(load_info(folder=tiny_weights), threads=max(speeds), streams=None)
+    assert (choice.backend, choice.streams, choice.fps) == ("openvino", streams, speeds[streams])
+    assert [trial.streams for trial in choice.trials] == list(speeds)
+    assert f"{speeds[streams]:.0f} frames/s on {streams}" in choice.why
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_streams_are_really_measured(tiny_weights: Path) -> None:
+    backend, choice = choose(load_info(folder=tiny_weights), threads=1, streams=None)
+    assert backend.name == "openvino"
+    assert choice.fps is not None
+    assert choice.fps > 1.0
+    assert choice.trials[0].alone_ms > 0.0
+
+
+def test_what_was_not_measured_is_not_told() -> None:
+    trial = Trial("openvino", "f32", 2, 1, 50.0, 9.0)
+    assert Choice("openvino", "f32", 2, 2, (), "as set").fps is None
+    assert Choice("openvino", "f32", 2, 2, (trial,), "measured").fps is None
+
+
+def test_with_a_gpu_and_torch_the_gpu_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(__file__)
+    monkeypatch.setattr(model.backends.choice, "NVIDIA_DEVICE", here)
+    assert model.backends.choice._for_this_machine()[0] == "torch"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    name, why = model.backends.choice._for_this_machine()
+    assert (name, "torch is not installed" in why) == ("openvino", True)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torch"])
+def test_a_precision_that_a_backend_has_not_is_refused(tiny_weights: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=f"the backend {name} runs at f32"):
+        load_predictor(backend=name, folder=tiny_weights, precision="f16")  # type: ignore[arg-type]
+
+
+def test_a_backend_that_is_not_installed_is_named(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "model.backends.onnxruntime", raising=False)
+    with pytest.raises(WeightsError, match="needs onnxruntime, which is not here"):
+        load_predictor(backend="onnxruntime", folder=tiny_weights)
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_serving_on_a_processor_loads_neither_torch_nor_onnxruntime(tiny_weights: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from model import load_predictor
+load_predictor(folder=Path({str(tiny_weights)!r}), streams=None, backend="openvino")
+assert not {{"torch", "onnxruntime"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_damaged_or_missing_parameters_are_refused(tiny_weights: Path, tmp_path: Path) -> None:
+    for name in ("manifest.json", "tiny.onnx"):
+        (tmp_path / name).write_bytes((tiny_weights / name).read_bytes())
+    info = load_info(folder=tmp_path)
+    with pytest.raises(WeightsError, match="parameters of tiny are missing"):
+        parameters_of(info)
+    (tmp_path / "tiny.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="damaged"):
+        parameters_of(info)
