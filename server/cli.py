@@ -159,12 +159,15 @@ def export(
     name: Annotated[str, typer.Option(help="Name in the manifest.")],
     version: Annotated[str, typer.Option(help="Version in the manifest.")],
     out: Annotated[Path, typer.Option(help="Folder of weights and manifest.")] = Path("weights"),
+    batch: Annotated[
+        list[int] | None, typer.Option(min=2, help="Also a step of that many sessions; repeatable.")
+    ] = None,
 ) -> None:
     """Turn a training checkpoint into weights that can be served. Needs torch."""
     with command() as terminal:
         with installed(TRAIN):
             from server.commands.training import run_export
-        run_export(checkpoint, out, name, version, terminal)
+        run_export(checkpoint, out, (name, version), tuple(batch or ()), terminal)
 
 
 @app.command("import-checkpoint")

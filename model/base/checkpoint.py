@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.base.config import AlphaRule, BaseConfig
 from model.base.network import BaseNetwork
@@ -190,7 +190,7 @@ def without_wrappers(name: str) -> str:
     return name
 
 
-def check_entries(entries: Mapping[str, Tensor], network: BaseNetwork, file_name: str) -> None:
+def check_entries(entries: Mapping[str, Tensor], network: nn.Module, file_name: str) -> None:
     """Compare a state dict with the network it should fill.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 
 from model.backends.base import IMAGE, PRESENCE, PROBABILITIES, STATE_OUT
 from model.backends.openvino import OpenVinoBackend
-from model.config import ModelConfig
 from model.errors import WeightsError
 from model.network import LiveNetwork, NetworkState
 from model.predictor import Predictor, self_test_answer
+from model.training.checkpoint import fill, read_checkpoint, read_config
 from model.weights import MANIFEST, ModelInfo, read_manifest, sha256_of
 
 STATE_NAMES = ("memory", "sensory")
@@ -45,21 +44,28 @@ def load_checkpoint(path: Path) -> LiveNetwork:
     """The averaged network of a training checkpoint, in evaluation mode.
 
     Raises:
-        WeightsError: no such file, or not a checkpoint of a training run.
+        WeightsError: no such file, not a checkpoint of a training run, or one whose weights do not
+            fit its shape.
     """
-    try:
-        saved = torch.load(path, weights_only=True)
-        network = LiveNetwork(ModelConfig.from_json(json.loads(saved["model_config"])))
-        network.load_state_dict(saved["average"])
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is not a checkpoint of a training run: {error}") from error
+    saved = read_checkpoint(path)
+    network = LiveNetwork(read_config(saved, path))
+    fill(network, saved["average"], path)
     return network.eval()
 
 
-def export_step(network: LiveNetwork, path: Path) -> None:
-    """Write the step as ONNX with the state as inputs and outputs, batch size 1."""
+def export_step(
+    network: LiveNetwork, path: Path, *, batch: int = 1, parameters_sha256: str = ""
+) -> None:
+    """Write the step as ONNX with the state as inputs and outputs.
+
+    Args:
+        network: in evaluation mode or not; it is exported as if it were.
+        path: file to write.
+        batch: sessions that one run of the file steps; fixed in the file.
+        parameters_sha256: of the file that the weights came from, kept in the metadata.
+    """
     side = network.config.network_size
-    arguments = (torch.zeros(1, 1, side, side), *network.initial_state(1))
+    arguments = (torch.zeros(batch, 1, side, side), *network.initial_state(batch))
     outputs = [PROBABILITIES, PRESENCE, *(STATE_OUT + name for name in STATE_NAMES)]
     with torch.no_grad(), warnings.catch_warnings():
         # The exporter of torch 2.13 uses what torch 2.13 deprecates.
@@ -75,32 +81,49 @@ def export_step(network: LiveNetwork, path: Path) -> None:
         )
     assert program is not None
     proto = program.model_proto
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = "config", json.dumps(network.config.to_json())
+    known = {"config": json.dumps(network.config.to_json()), "parameters_sha256": parameters_sha256}
+    for key, value in known.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
     for node in proto.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     onnx.save(proto, str(path))
 
 
-def ship(checkpoint: Path, folder: Path, name: str, version: str) -> dict[str, Any]:
+def ship(
+    checkpoint: Path, folder: Path, name: str, version: str, batches: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Write parameters, step and manifest of a checkpoint into a weights folder.
+
+    Args:
+        checkpoint: of a training run.
+        folder: made where it is missing.
+        name: of the model in the manifest.
+        version: of the model in the manifest.
+        batches: sizes above 1 for which a step of that many sessions is written too.
 
     Returns:
         The manifest's entry for the model.
+
+    Raises:
+        WeightsError: not a checkpoint, or a batch below 2.
     """
+    if any(batch < 2 for batch in batches):
+        raise WeightsError(f"a batch of its own file has at least 2 sessions, got {batches}")
     network = load_checkpoint(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     parameters, step = folder / f"{name}.safetensors", folder / f"{name}.onnx"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(tensors, parameters)
-    export_step(network, step)
+    sha256 = sha256_of(parameters)
+    export_step(network, step, parameters_sha256=sha256)
     entry: dict[str, Any] = {
         "version": version,
         "file": step.name,
         "sha256": sha256_of(step),
         "parameters": parameters.name,
-        "parameters_sha256": sha256_of(parameters),
+        "parameters_sha256": sha256,
         "parameter_count": sum(p.numel() for p in network.parameters()),
         "licence": LICENCE,
         "config": network.config.to_json(),
@@ -108,6 +131,11 @@ def ship(checkpoint: Path, folder: Path, name: str, version: str) -> dict[str, A
     info = ModelInfo(name, version, entry["sha256"], LICENCE, network.config, step, self_test=())
     backend = OpenVinoBackend(step, threads=1, streams=1, precision="f32")
     entry["self_test"] = self_test_answer(Predictor(info, backend))
+    for batch in batches:
+        several = folder / f"{name}-batch{batch}.onnx"
+        export_step(network, several, batch=batch, parameters_sha256=sha256)
+        files = entry.setdefault("batches", {})
+        files[str(batch)] = {"file": several.name, "sha256": sha256_of(several)}
     write_entry(folder, name, entry)
     return entry
 

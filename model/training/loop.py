@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork
+from model.training.checkpoint import fill, read_checkpoint, read_weights
 from model.training.clips import Patient, read_patients
 from model.training.config import TrainConfig
 from model.training.losses import total_loss
@@ -49,7 +49,8 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
         The last checkpoint.
 
     Raises:
-        WeightsError: ``out`` belongs to a run with other settings.
+        WeightsError: ``out`` belongs to a run with other settings, a checkpoint or start is broken
+            or of another shape, or the loss stopped being a number.
     """
     _claim(out, config)
     torch.manual_seed(config.seed)
@@ -108,31 +109,28 @@ def read_negatives(folder: str) -> list[NDArray[np.uint8]]:
 
 
 def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
-    """The run's last checkpoint, or a fresh start."""
+    """The run's last checkpoint, or a fresh start.
+
+    Raises:
+        WeightsError: a checkpoint or start that is broken or of another shape.
+    """
     network = LiveNetwork(model_config)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
     fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(fast, average.eval(), optimizer, 0)
-    if (out / "checkpoint.pt").exists():
-        saved = torch.load(out / "checkpoint.pt", weights_only=True)
-        run.network.load_state_dict(saved["network"])
-        run.average.load_state_dict(saved["average"])
+    path = out / "checkpoint.pt"
+    if path.exists():
+        saved = read_checkpoint(path)
+        fill(run.network, saved["network"], path)
+        fill(run.average, saved["average"], path)
         run.optimizer.load_state_dict(saved["optimizer"])
         run.step = saved["step"]
     elif config.start:
         start = read_weights(Path(config.start))
-        run.network.load_state_dict(start)
-        run.average.load_state_dict(start)
+        fill(run.network, start, Path(config.start))
+        fill(run.average, start, Path(config.start))
     return run
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint, or those of a shipped safetensors file."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    weights: dict[str, Tensor] = torch.load(path, weights_only=True)["average"]
-    return weights
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -170,7 +168,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
-    """One optimiser step; returns the loss."""
+    """One optimiser step; returns the loss.
+
+    Raises:
+        WeightsError: the loss is no finite number; the weights are as they were.
+    """
     run.network.train()
     if config.freeze_norm:
         for module in run.network.modules():
@@ -189,12 +191,16 @@ def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
         torch.from_numpy(batch.presence_BT).flatten(),
         config.negative_weight,
     )
+    if not math.isfinite(loss.item()):
+        raise WeightsError(
+            f"the loss of step {run.step + 1} is {loss.item()}; the last checkpoint is from before"
+        )
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
     run.optimizer.step()
     update_average(run, config.ema_decay)
-    return float(loss.detach())
+    return loss.item()
 
 
 @torch.no_grad()

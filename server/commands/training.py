@@ -18,10 +18,17 @@ def run_training(config: Path, out: Path, terminal: Terminal) -> Path:
     return checkpoint
 
 
-def run_export(checkpoint: Path, folder: Path, name: str, version: str, terminal: Terminal) -> None:
-    """Turn a training checkpoint into weights that can be served."""
-    entry = ship(checkpoint, folder, name, version)
-    terminal.say(f"{name} {version}: {folder / entry['file']}, SHA-256 {entry['sha256']}")
+def run_export(
+    checkpoint: Path,
+    folder: Path,
+    model: tuple[str, str],
+    batches: tuple[int, ...],
+    terminal: Terminal,
+) -> None:
+    """Turn a training checkpoint into weights that can be served as ``model``, (name, version)."""
+    entry = ship(checkpoint, folder, *model, batches)
+    for file in (entry, *entry.get("batches", {}).values()):
+        terminal.say(f"{' '.join(model)}: {folder / file['file']}, SHA-256 {file['sha256']}")
 
 
 def run_import(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from model.errors import WeightsError
 from model.network import NetworkState
 from model.predictor import load_predictor
 from model.state import MemoryState
-from model.training.export import LICENCE, load_checkpoint, write_entry
+from model.training.export import LICENCE, load_checkpoint, ship, write_entry
 from model.weights import load_info, read_manifest, sha256_of
 
 FRAMES = 6
@@ -87,8 +88,41 @@ def test_the_state_goes_in_and_comes_out_by_name(
     assert [each.name for each in proto.graph.output] == [
         "probabilities", "presence", "next_memory", "next_sensory",
     ]  # fmt: skip
-    (entry,) = (each for each in proto.metadata_props if each.key == "config")
-    assert ModelConfig.from_json(json.loads(entry.value)) == tiny_config
+    metadata = {each.key: each.value for each in proto.metadata_props}
+    assert ModelConfig.from_json(json.loads(metadata["config"])) == tiny_config
+    assert metadata["parameters_sha256"] == sha256_of(tiny_weights / "tiny.safetensors")
+
+
+def test_a_neighbour_in_an_exported_batch_changes_no_bit_even_when_it_is_no_number(
+    tiny_checkpoint: Path, tmp_path: Path, images: np.ndarray
+) -> None:
+    entry = ship(tiny_checkpoint, tmp_path, "tiny", "1", batches=(3,))
+    assert entry["batches"] == {
+        "3": {"file": "tiny-batch3.onnx", "sha256": sha256_of(tmp_path / "tiny-batch3.onnx")}
+    }
+    session = onnxruntime.InferenceSession(
+        tmp_path / "tiny-batch3.onnx", providers=["CPUExecutionProvider"]
+    )
+    answers = []
+    for neighbour in (images[1], np.full_like(images[0], np.nan), np.zeros_like(images[0])):
+        batch = np.stack([neighbour, images[0], neighbour])[:, None]
+        state = {
+            each.name: np.full(each.shape, neighbour[0, 0], np.float32)
+            for each in session.get_inputs()[1:]
+        }
+        for each in state.values():
+            each[1] = 0.25
+        answers.append([found[1].tobytes() for found in session.run(None, {IMAGE: batch, **state})])
+    assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("batch", [1, 0, -2])
+def test_a_batch_that_needs_no_file_of_its_own_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, batch: int
+) -> None:
+    with pytest.raises(WeightsError, match="at least 2"):
+        ship(tiny_checkpoint, tmp_path, "tiny", "1", batches=(batch,))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_exported_file_says_nothing_of_the_machine_it_was_made_on(tiny_weights: Path) -> None:
@@ -151,6 +185,25 @@ def test_what_is_no_checkpoint_is_refused_and_named(
         torch.save({"model_config": json.dumps({"network_size": 48}), "average": {}}, path)
     with pytest.raises(WeightsError, match=r"checkpoint\.pt is not a checkpoint"):
         load_checkpoint(path)
+
+
+def test_weights_that_do_not_fit_their_shape_are_refused_and_the_first_is_named(
+    tiny_checkpoint: Path, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    saved = torch.load(tiny_checkpoint, weights_only=True)
+    wider = replace(tiny_config, widths=(4, 8, 12, 16))
+    saved["model_config"] = json.dumps(wider.to_json())
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match=r"'encoder\.down8\.0\.weight' has shape \(8, 8, 3, 3\)"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_a_shape_of_the_future_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    saved = torch.load(tiny_checkpoint, weights_only=True)
+    saved["model_config"] = json.dumps({"layers": 99})
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match="layers"):
+        load_checkpoint(tmp_path / "checkpoint.pt")
 
 
 def test_a_checkpoint_serves_its_average_in_evaluation_mode(tiny_checkpoint: Path) -> None:

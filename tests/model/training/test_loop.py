@@ -238,6 +238,47 @@ def test_a_run_may_start_from_a_checkpoint_or_from_shipped_weights(
     assert run.step == 0
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_start_of_another_shape_is_refused_and_the_first_difference_is_named(
+    config: TrainConfig,
+    tiny_config: ModelConfig,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    suffix: str,
+) -> None:
+    start = tiny_checkpoint
+    if suffix == ".safetensors":
+        start = tmp_path / "shipped.safetensors"
+        save_file(torch.load(tiny_checkpoint, weights_only=True)["average"], start)
+    wider = replace(tiny_config, sensory_width=12)
+    with pytest.raises(WeightsError, match=r"'address\.from_sensory\.weight' has shape"):
+        resume(replace(config, start=str(start)), wider, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["cut.pt", "cut.safetensors", "none.pt", "none.safetensors"])
+def test_a_start_that_is_missing_or_cut_short_is_refused_and_named(
+    config: TrainConfig, tiny_config: ModelConfig, tiny_checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    if name.startswith("cut"):
+        (tmp_path / name).write_bytes(tiny_checkpoint.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=name):
+        resume(replace(config, start=str(tmp_path / name)), tiny_config, tmp_path / "out")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights(
+    config: TrainConfig, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    run = resume(config, tiny_config, tmp_path)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    side = tiny_config.network_size
+    images = np.full((1, 2, side, side), np.nan, np.float32)
+    labels = np.zeros((1, 2, 4, side, side), np.float32)
+    batch = Batch(images, labels, np.ones((1, 2), np.float32))
+    with pytest.raises(WeightsError, match="loss of step 1 is nan"):
+        train_step(run, batch, replace(config, freeze_norm=True))
+    assert all(torch.equal(value, before[k]) for k, value in run.network.state_dict().items())
+
+
 def test_images_of_no_heart_are_read_in_order_of_name(tmp_path: Path) -> None:
     for name, level in (("b", 2), ("a", 1)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 30), level, np.uint8))
