@@ -30,9 +30,11 @@ class Runs:
 
     def counts(self, label: int) -> list[int]:
         """Lengths of the runs of background and one label in turn, background first."""
-        chosen = self._labels == label
-        edges = np.stack([self._starts[chosen], self._ends[chosen]], axis=1).ravel()
-        lengths: list[int] = np.diff(edges, prepend=0, append=self._pixels).tolist()
+        (chosen,) = (self._labels == label).nonzero()
+        edges = np.empty(2 * len(chosen) + 2, np.intp)
+        edges[0], edges[-1] = 0, self._pixels
+        edges[1:-1:2], edges[2:-1:2] = self._starts[chosen], self._ends[chosen]
+        lengths: list[int] = (edges[1:] - edges[:-1]).tolist()
         return lengths[:-1] if lengths[-1] == 0 else lengths
 
 
