@@ -65,7 +65,7 @@ def _level_lines(padded_HW: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         x_HW[:rows, :cols],
         y_HW[:rows, :cols],
         padded_HW,
-        np.ma.nomask,
+        np.zeros(padded_HW.shape, np.bool_),
         corner_mask=False,
         line_type=LineType.Separate,
         fill_type=FillType.OuterOffset,
