@@ -31,6 +31,7 @@ from server.roster import Roster
 from server.routes.clips import clip_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
+from server.routes.pictures import picture_routes
 from server.schedule import Lane
 from server.settings import Settings, load_keys
 from server.stream import FrameSocket, serve
@@ -90,6 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_answers(app, parts.metrics)
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
     app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
+    app.include_router(picture_routes(parts.store))
     app.include_router(sample_routes(read_sample()))
     add_stream(app, parts)
     mount_page(app)

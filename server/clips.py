@@ -26,7 +26,13 @@ from server.errors import (
 from server.ingest import IngestLimits
 from server.metrics import Metrics
 from server.settings import Settings
-from server.study import Study, analyse_clip, write_masks, write_study_overlay
+from server.study import (
+    Study,
+    analyse_clip,
+    write_masks,
+    write_study_overlay,
+    write_study_pictures,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +261,9 @@ class ClipStore:
         """
         return self.job(identifier).result()
 
-    async def artefact(self, identifier: str, name: Literal["masks.npz", "overlay.mp4"]) -> Path:
+    async def artefact(
+        self, identifier: str, name: Literal["masks.npz", "overlay.mp4", "pictures.zip"]
+    ) -> Path:
         """A file made from a clip, made when first asked for.
 
         Raises:
@@ -293,6 +301,8 @@ class ClipStore:
             with storage_errors():
                 if name == "masks.npz":
                     write_masks(part, study, labels)
+                elif name == "pictures.zip":
+                    write_study_pictures(part, job.upload, study, self._limits)
                 else:
                     write_study_overlay(part, job.upload, study, self._limits)
             return part.rename(path)

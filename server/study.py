@@ -2,17 +2,19 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from model import STRUCTURES, Beat, EjectionFraction, Predictor, to_source_labels
+from model import STRUCTURES, Beat, EjectionFraction, Frame, Predictor, to_source_labels
 from server.analysis import Analysis
 from server.errors import EngineError
 from server.export.overlay import Findings, MeasuredFrame, write_overlay
+from server.export.pictures import write_pictures
 from server.ingest import Clip, IngestLimits, open_clip
 from server.protocol import EfMessage, LvMessage, QualityMessage
 
@@ -162,7 +164,27 @@ def write_study_overlay(
     Raises:
         EngineError: the file is not the one that was analysed.
     """
+    with _open_again(upload, study, limits) as frames:
+        write_overlay(path, frames, study.findings)
+
+
+def write_study_pictures(
+    path: Path, upload: Path, study: Study, limits: IngestLimits | None = None
+) -> None:
+    """Write the pictures and outlines of a clip that was analysed before.
+
+    Raises:
+        EngineError: the file is not the one that was analysed.
+    """
+    with _open_again(upload, study, limits) as frames:
+        write_pictures(path, frames, study.findings)
+
+
+@contextmanager
+def _open_again(
+    upload: Path, study: Study, limits: IngestLimits | None
+) -> Iterator[Iterator[Frame]]:
     with open_clip(upload, limits) as clip:
         if clip.size != study.size:
             raise EngineError("the clip changed while it was worked on")
-        write_overlay(path, clip.frames, study.findings)
+        yield clip.frames
