@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from model import EchoError, load_predictor
+from server.access import Tickets
 from server.clips import ClipStore
 from server.engine import Engine
 from server.errors import (
@@ -26,14 +27,16 @@ from server.errors import (
 )
 from server.guard import Guard, problem
 from server.ingest import read_sample
+from server.keys import load_keys
 from server.metrics import Metrics
 from server.roster import Roster
+from server.routes.access import access_routes
 from server.routes.clips import clip_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
 from server.routes.pictures import picture_routes
 from server.schedule import Lane
-from server.settings import Settings, load_keys
+from server.settings import Settings
 from server.stream import FrameSocket, serve
 
 logger = logging.getLogger(__name__)
@@ -87,8 +90,11 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    app.add_middleware(Guard, keys=load_keys(settings.api_keys_file))
+    tickets = Tickets()
+    ring = load_keys(settings.api_keys_file)
+    app.add_middleware(Guard, keys=ring, tickets=tickets, metrics=parts.metrics)
     add_error_answers(app, parts.metrics)
+    app.include_router(access_routes(tickets))
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
     app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
     app.include_router(picture_routes(parts.store))

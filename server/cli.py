@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from model import EchoError
+from server.commands.keys import add_key, keys_file, list_keys, revoke_key
 from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
 from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
+from server.keys import SCOPES
 from server.settings import load_settings
 
 app = typer.Typer(
@@ -126,6 +128,43 @@ def weights(as_json: AsJson = False) -> None:
     """List the models that can be served, their checksums verified."""
     with command(as_json) as terminal:
         list_weights(terminal)
+
+
+keys = typer.Typer(help="The API keys of a server.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+KeysFile = Annotated[Path | None, typer.Option(help="The file; else that of GDKVM_API_KEYS_FILE.")]
+KeyName = Annotated[str, typer.Argument(help="Whose key: letters, digits, dots, dashes.")]
+
+
+@keys.command("add")
+def keys_add(
+    name: KeyName,
+    scopes: Annotated[str, typer.Option(help="What it opens.")] = ",".join(SCOPES),
+    max_sessions: Annotated[int | None, typer.Option(min=1, help="Sessions at once.")] = None,
+    max_fps: Annotated[float | None, typer.Option(help="Frames a second, all sessions.")] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(min=1, help="Longest upload.")] = None,
+    file: KeysFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it, once; a server that runs knows it at once."""
+    with command(as_json) as terminal:
+        limits = (max_sessions, max_fps, max_upload_bytes)
+        add_key(keys_file(file, load_settings().api_keys_file), name, scopes, limits, terminal)
+
+
+@keys.command("list")
+def keys_list(file: KeysFile = None, as_json: AsJson = False) -> None:
+    """List the keys' names, scopes and limits."""
+    with command(as_json) as terminal:
+        list_keys(keys_file(file, load_settings().api_keys_file), terminal)
+
+
+@keys.command("revoke")
+def keys_revoke(name: KeyName, file: KeysFile = None, as_json: AsJson = False) -> None:
+    """Revoke a key; its live sessions end at their next frame."""
+    with command(as_json) as terminal:
+        revoke_key(keys_file(file, load_settings().api_keys_file), name, terminal)
 
 
 @app.command()

@@ -5,10 +5,14 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
   ProtocolError                    what a streaming client sent
     MalformedMessageError  UnknownMessageError  HelloExpectedError  UnsupportedCodecError
     UnknownModelError  FrameSizeError  UndecodableFrameError  MessageTooBigError
-    CreditError  IdleError  SlowReaderError  FencedError  ResumeError  SocketGoneError
+    CreditError  IdleError  SlowReaderError  FencedError  SocketGoneError
+    ResumeError
+      SnapshotError                what was kept of a session cannot be read
+  StoreError                       sessions cannot be kept beyond this process now
   IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
     BadRequestError  NotFoundError  NotFinishedError  NotAvailableError  UnauthorizedError
+    ForbiddenError
   StorageError                     no room left for an upload
   AdmissionError                   full, try later
     DrainingError                  going away, try elsewhere
@@ -119,6 +123,17 @@ class ResumeError(ProtocolError):
     code = "cannot_resume"
 
 
+class SnapshotError(ResumeError):
+    """What was kept of a session is damaged, tampered with, or made by another model or version."""
+
+
+class StoreError(EchoError):
+    """The store of snapshots cannot be reached, or is broken."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
 class SocketGoneError(ProtocolError):
     """The client closed its socket, or it broke; nobody is there to be told.
 
@@ -185,6 +200,12 @@ class UnauthorizedError(RequestError):
     """No key, an unknown key, or a page of another origin."""
 
     code = "unauthorized"
+
+
+class ForbiddenError(RequestError):
+    """A key that does not open this."""
+
+    code = "forbidden"
 
 
 class StorageError(EchoError):
@@ -271,11 +292,13 @@ class WireCodes:
         "unknown_model": 404,
         "unauthorized": 401,
         "foreign_page": 403,
+        "forbidden": 403,
         "not_found": 404,
         "not_available": 404,
         "not_finished": 409,
         "storage_full": 507,
         "full": 503,
+        "store_unavailable": 503,
         "draining": 503,
         "engine_dead": 503,
     }
@@ -290,9 +313,11 @@ class WireCodes:
         "unknown_model": 1008,
         "credit_overrun": 1008,
         "unauthorized": 1008,
+        "forbidden": 1008,
         "message_too_big": 1009,
         "draining": 1012,
         "full": 1013,
+        "store_unavailable": 1013,
         "fenced": 4001,
         "idle_timeout": 4002,
         "slow_reader": 4003,

@@ -5,9 +5,16 @@ import logging
 import logging.config
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 
 session_name: ContextVar[str | None] = ContextVar("session_name", default=None)
 """The public name of the session that the current task works for."""
+
+request_name: ContextVar[str | None] = ContextVar("request_name", default=None)
+"""The name of the request that the current task answers."""
+
+key_name: ContextVar[str | None] = ContextVar("key_name", default=None)
+"""The name of the API key that the current task works for."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -23,29 +30,46 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        if (session := session_name.get()) is not None:
-            line["session"] = session
+        names = {"request": request_name, "key": key_name, "session": session_name}
+        line |= {name: told for name, each in names.items() if (told := each.get()) is not None}
         line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, audit_file: Path | None = None) -> None:
     """Send everything, uvicorn's lines too, through one JSON handler.
 
     Access lines stay off: they hold paths and addresses, and metrics count requests.
+
+    Args:
+        level: least grave event that is written.
+        audit_file: where the audit log goes too; it may be rotated by moving it away.
     """
+    handlers: dict[str, dict[str, object]] = {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "json"}
+    }
+    if audit_file is not None:
+        handlers["audit"] = {
+            "class": "logging.handlers.WatchedFileHandler",
+            "filename": audit_file,
+            "formatter": "json",
+        }
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"json": {"()": JsonFormatter}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+            "handlers": handlers,
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
                 "uvicorn": {"level": "WARNING" if level == "INFO" else level},
                 "uvicorn.access": {"level": "ERROR"},
+                "server.audit": {
+                    "level": "INFO",
+                    "handlers": [name for name in handlers if name == "audit"],
+                },
             },
         }
     )

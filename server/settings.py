@@ -1,10 +1,7 @@
 """Every deploy-time knob: typed, bounded, frozen, read once from GDKVM_* variables."""
 
-import hashlib
-import hmac
 import ipaddress
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +24,16 @@ class Settings(BaseSettings):
     )
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes any free one.")
     api_keys_file: Path | None = Field(
-        default=None, description="File with the SHA-256 of one API key a line, in hexadecimal."
+        default=None, description="File of API keys, hashed; read anew whenever it changes."
+    )
+    tls_cert_file: Path | None = Field(
+        default=None, description="Certificate chain in PEM, for TLS without a proxy."
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="Private key of that certificate, in PEM."
+    )
+    audit_file: Path | None = Field(
+        default=None, description="File that the audit log is written to, beside the log."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least grave event that is logged."
@@ -91,28 +97,12 @@ class Settings(BaseSettings):
             return False
 
 
-class KeyRing:
-    """The keys that open the server; an empty ring leaves it open to its own machine."""
-
-    def __init__(self, digests: tuple[str, ...]) -> None:
-        self._digests = digests
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def opens(self, key: str) -> bool:
-        """Whether a key is known, in a time that does not depend on it."""
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
-
-
 def load_settings(host: str | None = None, port: int | None = None) -> Settings:
     """Read the environment; what the command line gives goes first.
 
     Raises:
-        SettingsError: an unknown GDKVM_* variable, a value out of bounds, or a server that anyone
-            could reach without a key.
+        SettingsError: an unknown GDKVM_* variable, a value out of bounds, half of what TLS needs,
+            or a server that anyone could reach without a key.
     """
     check_names(list(os.environ))
     given: dict[str, Any] = {"host": host, "port": port}
@@ -127,6 +117,8 @@ def load_settings(host: str | None = None, port: int | None = None) -> Settings:
             f"{settings.host} can be reached from outside: set GDKVM_API_KEYS_FILE, or listen on "
             "127.0.0.1"
         )
+    if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
+        raise SettingsError("GDKVM_TLS_CERT_FILE and GDKVM_TLS_KEY_FILE go together")
     return settings
 
 
@@ -141,23 +133,3 @@ def check_names(names: list[str]) -> None:
     unknown = sorted(name for name in unknown if name.upper() not in known)
     if unknown:
         raise SettingsError(f"unknown settings: {', '.join(unknown)}")
-
-
-def load_keys(path: Path | None) -> KeyRing:
-    """Read the digests of the API keys.
-
-    Raises:
-        SettingsError: the file cannot be read, holds no key, or a line is not a SHA-256.
-    """
-    if path is None:
-        return KeyRing(())
-    try:
-        lines = [line.strip().lower() for line in path.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError("GDKVM_API_KEYS_FILE cannot be read") from error
-    digests = tuple(line for line in lines if line and not line.startswith("#"))
-    if not digests or not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
-        raise SettingsError(
-            "GDKVM_API_KEYS_FILE needs one SHA-256 in hexadecimal a line: printf KEY | sha256sum"
-        )
-    return KeyRing(digests)

@@ -24,6 +24,7 @@ from server.errors import (
     SocketGoneError,
     WireCodes,
 )
+from server.keys import KEY_SLOT, ApiKey
 from server.metrics import STAGES, Metrics
 from server.protocol import (
     SUBPROTOCOL,
@@ -58,6 +59,7 @@ class FrameSocket:
     """A client's websocket as frames in and messages out."""
 
     def __init__(self, websocket: WebSocket, settings: Settings, metrics: Metrics) -> None:
+        self.key: ApiKey | None = websocket.scope.get(KEY_SLOT)
         self._websocket = websocket
         self._settings = settings
         self._metrics = metrics

@@ -18,9 +18,9 @@ TREE = {
         "base", "weights", "backends", "predictor", "measure", "__init__", "training",
     ),
     "server": (
-        "errors", "settings", "log", "metrics", "protocol", "ingest", "export", "payload", "masks",
-        "analysis", "session", "schedule", "pace", "engine", "roster", "stream", "study", "clips", "guard", "routes",
-        "app", "commands", "cli",
+        "errors", "settings", "keys", "log", "metrics", "protocol", "ingest", "export", "payload",
+        "masks", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "roster", "stream", "study",
+        "clips", "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -30,16 +30,24 @@ HOMES = {
     "pynetdicom": ("server/ingest/", "server/export/"),
     "highdicom": ("server/export/",),
     "fastapi": ("server/app.py", "server/routes/"),
-    "starlette": ("server/app.py", "server/stream.py", "server/guard.py", "server/routes/"),
+    "starlette": (
+        "server/app.py",
+        "server/stream.py",
+        "server/audit.py",
+        "server/guard.py",
+        "server/routes/",
+    ),
     "pydantic_settings": ("server/settings.py",),
     "prometheus_client": ("server/metrics.py", "server/routes/operation.py"),
+    "redis": ("server/snapshots/redis_store.py",),
+    "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
 }
 """Libraries that only these places may know."""
 
 EXTRAS = {
     "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib", "highdicom",
-    "scipy", "gdkvm_client",
+    "scipy", "gdkvm_client", "redis",
 }  # fmt: skip
 """What an installation for serving on a CPU may lack, so what may be imported late."""
 

@@ -44,6 +44,8 @@ class DrainingServer(uvicorn.Server):
                 ws_ping_timeout=PING_S,
                 timeout_graceful_shutdown=max(1, round(settings.drain_s)),
                 backlog=BACKLOG,
+                ssl_certfile=settings.tls_cert_file,
+                ssl_keyfile=settings.tls_key_file,
             )
         )
 
@@ -59,13 +61,13 @@ def run_server(settings: Settings) -> None:
     Raises:
         EchoError: bad weights or keys, or the port is taken.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.audit_file)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn stops in order, then raises the signal again for whoever handled it before.
         signal.signal(number, _leave)
     server = DrainingServer(settings)
     listener = _listen(settings)
-    announce(listener)
+    announce(listener, "http" if settings.tls_cert_file is None else "https")
     server.run([listener])
 
 
@@ -88,9 +90,11 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def announce(listener: socket.socket) -> None:
+def announce(listener: socket.socket, scheme: str = "http") -> None:
     """Say where the server is."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"GDKVM Live on http://{shown}:{port}   (research use only; Ctrl+C stops)\n")
+    sys.stdout.write(
+        f"GDKVM Live on {scheme}://{shown}:{port}   (research use only; Ctrl+C stops)\n"
+    )
     sys.stdout.flush()
