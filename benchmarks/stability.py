@@ -1,6 +1,6 @@
 """What the memory is good for: recovery after a pause, bad frames, and streams without an end.
 
-    python benchmarks/stability.py DATA [--frames 10000]
+    python benchmarks/stability.py DATA [--frames 10000] [--patients 2]
 
 DATA is a folder in the A4C PNG layout of ``docs/training.md``. The long stream beats between a
 patient's two stills and is black for 60 frames of every 1,000.
@@ -27,7 +27,6 @@ BLACK_FRAMES = 60
 AGAIN_FRAMES = 10
 BEAT_FRAMES = 27
 LONG_SIDE = 144
-LONG_PATIENTS = 2
 
 
 def lv_dice(mask: Mask, truth_HW: Truth) -> float:
@@ -71,6 +70,12 @@ def recovery(predictor: Predictor, data: Path, stills: int) -> None:
     print(f"one bad frame: {np.mean(remembered):.4f} with memory, {np.mean(alone):.4f} without")
 
 
+def resident_mib() -> float:
+    """Memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def long_stream(predictor: Predictor, patient: Patient, frames: int) -> None:
     """Compare the first beats with the last ones, in Dice and in time."""
     axis = np.arange(2 * LONG_SIDE, dtype=np.float32)
@@ -82,7 +87,7 @@ def long_stream(predictor: Predictor, patient: Patient, frames: int) -> None:
     images = [np.rint(image).clip(0, 255).astype(np.uint8) for image, _ in beat]
     truths = [labels.argmax(axis=-1) == 1 for _, labels in beat]
     state = predictor.start(Region(0, 0, LONG_SIDE, LONG_SIDE))
-    scores, spent_ms = np.full(frames, np.nan), np.empty(frames)
+    scores, spent_ms, early_mib = np.full(frames, np.nan), np.empty(frames), 0.0
     for t in range(frames):
         is_black = 500 <= t % 1000 < 500 + BLACK_FRAMES
         image = images[t % BEAT_FRAMES] * (not is_black)
@@ -91,10 +96,13 @@ def long_stream(predictor: Predictor, patient: Patient, frames: int) -> None:
         spent_ms[t] = 1000 * (time.perf_counter() - started)
         if not is_black:
             scores[t] = lv_dice(mask, truths[t % BEAT_FRAMES])
+        if t == min(1000, frames - 1):
+            early_mib = resident_mib()
     first, last = np.nanmean(scores[20:74]), np.nanmean(scores[-54:])
     print(f"{patient.name}: LV Dice {first:.4f} from frame 20, {last:.4f} at frame {frames}")
     print(f"  memory norm {state.memory.norm():.2f} after the last frame")
     print(f"  a step {np.median(spent_ms[20:1000]):.2f} ms, {np.median(spent_ms[-1000:]):.2f} ms")
+    print(f"  process {early_mib:.1f} MiB at frame 1,000, {resident_mib():.1f} MiB at the end")
 
 
 def main() -> None:
@@ -102,12 +110,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--patients", type=int, default=2, help="of the long streams")
     options = parser.parse_args()
     predictor = load_predictor(threads=os.cpu_count() or 1)
     recovery(predictor, options.data, 20)
     valid = options.data / "valid"
     names = sorted({path.name.split("_")[0] for path in valid.glob("*.png")})
-    for name in names[3 : 3 + LONG_PATIENTS]:
+    for name in names[3 : 3 + options.patients]:
         ed, es = (read_pair(valid, f"{name}_4CH_{phase}") for phase in ("ED", "ES"))
         assert ed is not None
         assert es is not None
