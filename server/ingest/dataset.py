@@ -55,8 +55,15 @@ class DataSet:
 
 
 @contextmanager
-def open_data_set(file: BinaryIO, limits: IngestLimits) -> Iterator[DataSet]:
+def open_data_set(
+    file: BinaryIO, limits: IngestLimits, wanted: frozenset[int] = WANTED
+) -> Iterator[DataSet]:
     """Read a DICOM file's header.
+
+    Args:
+        file: the file.
+        limits: bounds of what is read.
+        wanted: tags whose values are kept, TransferSyntaxUID among them.
 
     Raises:
         MalformedHeaderError: the header cannot be walked.
@@ -66,7 +73,7 @@ def open_data_set(file: BinaryIO, limits: IngestLimits) -> Iterator[DataSet]:
     """
     with ExitStack() as stack:
         window = Window(file)
-        reader = HeaderReader(window, WANTED, limits.header_elements)
+        reader = HeaderReader(window, wanted, limits.header_elements)
         head = window.read_at(0, SNIFF_BYTES)
         has_preamble = head[_PREAMBLE_BYTES:].startswith(b"DICM")
         if not has_preamble and not begins_like_a_data_set(head):
@@ -80,7 +87,7 @@ def open_data_set(file: BinaryIO, limits: IngestLimits) -> Iterator[DataSet]:
             unpacked = stack.enter_context(tempfile.TemporaryFile())
             _inflate(window, start, unpacked, limits)
             window, start = Window(unpacked), 0
-            reader = HeaderReader(window, WANTED, limits.header_elements)
+            reader = HeaderReader(window, wanted, limits.header_elements)
         encoding = detect_encoding(window.read_at(start, 8), syntax.encoding)
         header = reader.read(start, encoding)
         header.values = meta.values | header.values
