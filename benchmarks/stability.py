@@ -12,6 +12,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ Image = NDArray[np.uint8]
 Truth = NDArray[np.bool_]
 
 BLACK_FRAMES = 60
+PAUSE_FRAMES = 60
 AGAIN_FRAMES = 10
 BEAT_FRAMES = 27
 LONG_SIDE = 144
@@ -43,11 +45,28 @@ def run(predictor: Predictor, images: list[Image], state: StreamState) -> tuple[
     return mask, state
 
 
+def interruptions(image: Image, other: Image, rng: np.random.Generator) -> dict[str, list[Image]]:
+    """What comes between two views of one heart, by name, each ``PAUSE_FRAMES`` frames long."""
+    rows = np.arange(image.shape[0])[:, None] / image.shape[0]
+    haze = 160 * np.exp(-rows / 0.12) * rng.uniform(0.5, 1.0, (PAUSE_FRAMES, *image.shape))
+    return {
+        "2 s of black": [np.zeros_like(image)] * PAUSE_FRAMES,
+        "probe lifted off": list(haze.astype(np.uint8)),
+        "a frozen frame": [image] * PAUSE_FRAMES,
+        "another patient's heart": [other] * PAUSE_FRAMES,
+        "the same heart upside down": [np.ascontiguousarray(image[::-1])] * PAUSE_FRAMES,
+    }
+
+
 def recovery(predictor: Predictor, data: Path, stills: int) -> None:
-    """Score stills about two seconds of black, and a bad frame with and without memory."""
+    """Score end systole after an interruption, and a bad frame with and without memory."""
     rng = np.random.default_rng(0)
-    before, again, dark, remembered, alone = [], [], [], [], []
-    for still in islice(read_annotated(data), 0, 2 * stills, 2):
+    before, uninterrupted, remembered, alone = [], [], [], []
+    again: dict[str, list[list[float]]] = {}
+    presence: dict[str, list[float]] = {}
+    chosen = list(islice(read_annotated(data), 2 * stills))
+    chosen, later = chosen[::2], chosen[1::2]
+    for still, partner, stranger in zip(chosen, later, chosen[1:] + chosen[:1], strict=True):
         image, truth = still.image_HW, still.labels_HW == 1
         mask, state = run(predictor, [image] * 20, predictor.start())
         before.append(lv_dice(mask, truth))
@@ -57,16 +76,26 @@ def recovery(predictor: Predictor, data: Path, stills: int) -> None:
         assert state.fit is not None
         fresh = predictor.start(state.fit.region)
         alone.append(lv_dice(run(predictor, [bad], fresh)[0], truth))
-        mask, state = run(predictor, [np.zeros_like(image)] * BLACK_FRAMES, state)
-        dark.append(mask.presence)
-        scores = []
-        for _ in range(AGAIN_FRAMES):
-            mask, state = run(predictor, [image], state)
-            scores.append(lv_dice(mask, truth))
-        again.append(scores)
+        other = np.asarray(cv2.resize(stranger.image_HW, image.shape[::-1]), np.uint8)
+        systole, truth = partner.image_HW, partner.labels_HW == 1
+        uninterrupted.append(lv_dice(run(predictor, [systole] * AGAIN_FRAMES, state)[0], truth))
+        for name, frames in interruptions(image, other, rng).items():
+            mask, after = run(predictor, frames, state)
+            presence.setdefault(name, []).append(mask.presence)
+            scores = []
+            for _ in range(AGAIN_FRAMES):
+                mask, after = run(predictor, [systole], after)
+                scores.append(lv_dice(mask, truth))
+            again.setdefault(name, []).append(scores)
     print(f"LV Dice at frame 20: {np.mean(before):.4f}")
-    print(f"presence after {BLACK_FRAMES} black frames, highest: {np.max(dark):.3f}")
-    print("LV Dice on the frames after:", np.mean(again, axis=0).round(4).tolist())
+    print(f"end systole, uninterrupted: {np.mean(uninterrupted):.4f}")
+    for name, rows in again.items():
+        means = np.mean(rows, axis=0)
+        print(
+            f"after {name}: first frame {means[0]:.4f}, third {means[2]:.4f}, tenth {means[9]:.4f}"
+        )
+        low, high = np.mean(presence[name]), np.max(presence[name])
+        print(f"  presence at its end {low:.3f} in the mean, {high:.3f} at most")
     print(f"one bad frame: {np.mean(remembered):.4f} with memory, {np.mean(alone):.4f} without")
 
 
