@@ -50,8 +50,14 @@ class OpenVinoBackend:
         self.precision = str(crowd.get_property("INFERENCE_PRECISION_HINT").to_string())
         self._alone: ov.InferRequest = alone.create_infer_request()
         self._crowd: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for _ in range(streams):
-            self._crowd.put(crowd.create_infer_request())
+        requests = [crowd.create_infer_request() for _ in range(streams)]
+        # The library's first run fills a table under a lock of its own; two first runs at once in
+        # two threads wait for each other for ever.
+        empty = {name: np.zeros(tuple(network.input(name).shape), np.float32) for name in names}
+        for request in (self._alone, *requests):
+            request.infer(empty)
+        for request in requests:
+            self._crowd.put(request)
         self._counting = Lock()
         self._under_way = 0
 

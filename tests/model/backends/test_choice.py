@@ -100,6 +100,23 @@ assert not {{"torch", "onnxruntime"}} & set(sys.modules)
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
+def test_the_first_steps_of_a_process_may_come_from_several_threads(tiny_weights: Path) -> None:
+    program = f"""
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from model.predictor import load_predictor, self_test_frame
+predictor = load_predictor(folder=Path({str(tiny_weights)!r}), backend="openvino", streams=4)
+together = Barrier(4)
+def first(_):
+    together.wait()
+    return predictor.step(self_test_frame(0), predictor.start())[0].presence
+with ThreadPoolExecutor(4) as pool:
+    assert len(set(pool.map(first, range(4)))) == 1
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
 def test_damaged_or_missing_parameters_are_refused(tiny_weights: Path, tmp_path: Path) -> None:
     for name in ("manifest.json", "tiny.onnx"):
         (tmp_path / name).write_bytes((tiny_weights / name).read_bytes())
