@@ -12,6 +12,7 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
   IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
     BadRequestError  NotFoundError  NotFinishedError  NotAvailableError  UnauthorizedError
+    DeidentifyError
     ForbiddenError
   StorageError                     no room left for an upload
   AdmissionError                   full, try later
@@ -196,6 +197,12 @@ class NotAvailableError(RequestError):
     code = "not_available"
 
 
+class DeidentifyError(RequestError):
+    """A picture that may show who the patient is, and no way to tell where."""
+
+    code = "cannot_deidentify"
+
+
 class UnauthorizedError(RequestError):
     """No key, an unknown key, or a page of another origin."""
 
@@ -295,6 +302,7 @@ class WireCodes:
         "forbidden": 403,
         "not_found": 404,
         "not_available": 404,
+        "cannot_deidentify": 422,
         "not_finished": 409,
         "storage_full": 507,
         "full": 503,

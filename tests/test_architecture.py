@@ -18,9 +18,9 @@ TREE = {
         "base", "weights", "backends", "predictor", "measure", "__init__", "training",
     ),
     "server": (
-        "errors", "settings", "keys", "log", "metrics", "protocol", "ingest", "export", "payload",
-        "masks", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "roster", "stream", "study",
-        "clips", "access", "audit", "guard", "routes", "app", "commands", "cli",
+        "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export", "payload",
+        "masks", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
+        "artefacts", "clips", "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""

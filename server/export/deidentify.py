@@ -7,7 +7,9 @@ Source:
 
 import hashlib
 import hmac
+import secrets
 
+from pydantic import SecretStr
 from pydicom import Dataset
 
 from server.export.objects import coded, uid_of
@@ -32,6 +34,13 @@ class Deidentifier:
     def __init__(self, key: bytes) -> None:
         """Take the secret that pseudonyms are made with; the same key gives the same ones."""
         self._key = key
+
+    @classmethod
+    def of(cls, secret: SecretStr | None) -> "Deidentifier":
+        """Take a configured secret; without one, pseudonyms last as long as this process."""
+        if secret is None:
+            return cls(secrets.token_bytes(32))
+        return cls(secret.get_secret_value().encode())
 
     def uid(self, original: str) -> str:
         """The UID that stands for another one."""

@@ -1,8 +1,8 @@
 """The overlay video of a clip: frames with outlines, the volume curve, the EF or why not."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -97,12 +97,40 @@ def write_overlay(path: Path, frames: Iterable[Frame], findings: Findings) -> No
         frames: the clip's frames once more, as many as ``findings.frames`` and in that order.
         findings: what was found in them.
     """
-    rest = iter(frames)
-    first = next(rest)
-    sheet = _Sheet(Layout.of(*first.pixels_HW.shape), findings)
-    with open_film(path, sheet.layout.width, sheet.layout.height) as film:
-        for index, frame in enumerate(chain([first], rest)):
-            film.add(sheet.picture(index, frame), *sheet.timing(index))
+    drawn = pictures(frames, findings)
+    first = next(drawn)
+    rows, columns = first[0].shape[:2]
+    with open_film(path, columns, rows) as film:
+        for picture in chain([first], drawn):
+            film.add(*picture)
+
+
+def pictures(frames: Iterable[Frame], findings: Findings) -> Iterator[tuple[Canvas, float, float]]:
+    """Draw the overlay picture by picture.
+
+    Args:
+        frames: as for `write_overlay`.
+        findings: what was found in them.
+
+    Yields:
+        A picture (RGB), and its start and duration in seconds.
+    """
+    sheet: _Sheet | None = None
+    for index, frame in enumerate(frames):
+        sheet = sheet or _Sheet(Layout.of(*frame.pixels_HW.shape), findings)
+        yield sheet.picture(index, frame), *sheet.timing(index)
+
+
+def picture_at(frames: Iterable[Frame], findings: Findings, index: int) -> Canvas:
+    """Draw one picture of the overlay.
+
+    Args:
+        frames: as for `write_overlay`.
+        findings: what was found in them.
+        index: its place in the clip.
+    """
+    frame = next(islice(frames, index, None))
+    return _Sheet(Layout.of(*frame.pixels_HW.shape), findings).picture(index, frame)
 
 
 class _Sheet:

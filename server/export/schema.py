@@ -1,0 +1,87 @@
+"""The clip result as a JSON schema, for whoever reads it by program.
+
+``1`` of its address rises with a change that breaks a reader; new fields do not.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from server.protocol import EfMessage, LvMessage, QualityMessage
+
+VERSION = "1.0"
+ADDRESS = "/v1/schemas/clip-result.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class TimeBaseResult(_Part):
+    """Where the times of the frames come from."""
+
+    source: str | None = Field(description="DICOM attribute, or Container; null where unknown.")
+    duration_ms: float | None = Field(description="First frame's start to last frame's end.")
+
+
+class ClipPart(_Part):
+    """The file."""
+
+    frames: int = Field(ge=0, description="How many.")
+    size: tuple[int, int] = Field(description="Rows and columns in pixels.")
+    spacing_mm: tuple[float, float] | None = Field(
+        description="Row and column size of a pixel; null where the file is not calibrated."
+    )
+    time_base: TimeBaseResult
+    view: str | None = Field(description="Such as A4C; null where nobody said.")
+    warnings: list[str] = Field(description="Codes of what to be careful about.")
+
+
+class BeatResult(_Part):
+    """One beat."""
+
+    ed_seq: int = Field(ge=0, description="Frame of end diastole.")
+    es_seq: int = Field(ge=0, description="Frame of end systole.")
+    ef_percent: float
+    is_complete: bool = Field(description="False for one that an end of the clip cuts off.")
+    reasons: list[str] = Field(description="Why it does not count; empty where it does.")
+
+
+class FrameResult(_Part):
+    """One frame."""
+
+    seq: int = Field(ge=0)
+    time_ms: float | None = Field(description="From the first frame on; null where unknown.")
+    lv: LvMessage | None = Field(description="Null where no ventricle was measured.")
+    quality: QualityMessage
+
+
+class ModelPart(_Part):
+    """The network."""
+
+    name: str
+    version: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the exact weights.")
+
+
+class ClipResult(_Part):
+    """What was found in a clip. Percent is 0 to 100; what is unknown is null."""
+
+    clip: ClipPart
+    ef: EfMessage
+    beats: list[BeatResult]
+    frames: list[FrameResult]
+    model: ModelPart
+
+
+def clip_result_schema() -> dict[str, Any]:
+    """The schema, by the rules of JSON Schema 2020-12."""
+    mode: Literal["serialization"] = "serialization"
+    schema = ClipResult.model_json_schema(mode=mode)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": ADDRESS,
+        "title": "GDKVM Live clip result",
+        "version": VERSION,
+        **{name: value for name, value in schema.items() if name != "title"},
+    }

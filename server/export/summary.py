@@ -1,0 +1,300 @@
+"""The report of one clip as a page that stands alone: prints well, asks nothing of a server."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from model import Beat, Frame
+from server.export.film import starts_s
+from server.export.objects import NOTICE, PRODUCT
+from server.export.overlay import Findings
+from server.export.pen import STRUCTURE_COLOURS, Canvas, Pen
+from server.export.plot import Curve, Event, draw_curve
+from server.export.structured import chosen_beat
+from server.export.words import ef_headline, ef_lines, reason_in_words, whole
+from server.ingest import WARNINGS
+
+_STYLE = (Path(__file__).parent / "summary.css").read_text(encoding="utf-8")
+_STILL_PX = 560
+_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
+_STATES = {"pass": "measured", "warn": "measured, with care", "fail": "not measured"}
+_METHODS = {
+    "single_beat": "one beat",
+    "median_of_beats": "median of the beats that count",
+    "mean_of_beats": "mean of the beats that count",
+    "index_beats": "mean of the beats that follow two of equal length",
+    "biplane": "biplane method of disks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the page says of the clip and of this program beside the findings.
+
+    Attributes:
+        document: the clip result.
+        software: version of this program.
+        made: when the page was made, in words; empty where nobody must know.
+        clip_uid: SOPInstanceUID, or its pseudonym; None where the clip has none.
+    """
+
+    document: Mapping[str, Any]
+    software: str
+    made: str
+    clip_uid: str | None
+
+
+def write_summary(path: Path, frames: Iterable[Frame], findings: Findings, about: About) -> None:
+    """Write ``report.html``.
+
+    Args:
+        path: where to write.
+        frames: the clip's frames once more; two of them are shown.
+        findings: what was found in them.
+        about: what else the page says.
+    """
+    page = _Page(findings, about)
+    body = page.body(stills(frames, findings))
+    title = f"{PRODUCT}: report of one clip"
+    path.write_text(
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title>\n<style>\n{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n",
+        encoding="utf-8",
+    )
+
+
+def stills(frames: Iterable[Frame], findings: Findings) -> dict[int, bytes]:
+    """Draw the frames that stand for a clip, as JPEG, by their place in it.
+
+    These are both ends of systole, or the first frame with a ventricle, or the first frame.
+    """
+    places = _places(findings)
+    drawn: dict[int, bytes] = {}
+    for index, frame in enumerate(frames):
+        if index in places:
+            drawn[index] = _still(frame, findings, index)
+        if index >= max(places):
+            break
+    return drawn
+
+
+def _places(findings: Findings) -> list[int]:
+    beat = chosen_beat(findings)
+    index_of = {frame.seq: index for index, frame in enumerate(findings.frames)}
+    if beat is not None:
+        return [index_of[seq] for seq in (beat.ed_seq, beat.es_seq) if seq in index_of]
+    seen = (i for i, frame in enumerate(findings.frames) if frame.reading.lv is not None)
+    return [next(seen, 0)]
+
+
+def _still(frame: Frame, findings: Findings, index: int) -> bytes:
+    rows, columns = frame.pixels_HW.shape
+    scale = _STILL_PX / max(rows, columns)
+    size = (round(columns * scale), round(rows * scale))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    grey_HW = cv2.resize(frame.pixels_HW, size, interpolation=way)
+    canvas: Canvas = np.repeat(grey_HW[..., None], 3, axis=2).astype(np.uint8)
+    pen = Pen(canvas)
+    for name, colour in STRUCTURE_COLOURS.items():
+        for line_P2 in findings.frames[index].reading.contours.get(name, ()):
+            pen.line((line_P2[:, ::-1].astype(np.float64) + 0.5) * scale - 0.5, colour, 2)
+    return cv2.imencode(".jpg", np.ascontiguousarray(canvas[..., ::-1]), _QUALITY)[1].tobytes()
+
+
+class _Page:
+    """Writes the parts of one page."""
+
+    def __init__(self, findings: Findings, about: About) -> None:
+        self._findings = findings
+        self._about = about
+        times_s = starts_s([frame.time_us for frame in findings.frames])
+        self._has_times = times_s is not None
+        self._places = times_s or [float(i + 1) for i in range(len(findings.frames))]
+
+    def body(self, pictures: Mapping[int, bytes]) -> str:
+        """All that is seen."""
+        return "\n".join(
+            [
+                f'<header><h1>{PRODUCT}</h1><p class="notice">{escape(NOTICE)}</p></header>',
+                "<main>",
+                self._answer(),
+                self._figures(pictures),
+                self._curves(),
+                self._beats(),
+                self._quality(),
+                self._clip(),
+                self._method(),
+                "</main>",
+                f"<footer>{self._footer()}</footer>",
+            ]
+        )
+
+    def _answer(self) -> str:
+        ef = self._findings.ef
+        lines = "".join(f"<p>{escape(line)}</p>" for line in ef_lines(ef))
+        return (
+            f'<section class="answer {escape(ef.state)}">'
+            "<h2>Left-ventricular ejection fraction</h2>"
+            f'<p class="figure">{escape(ef_headline(ef))}</p><div>{lines}</div></section>'
+        )
+
+    def _figures(self, pictures: Mapping[int, bytes]) -> str:
+        beat = chosen_beat(self._findings)
+        names = {} if beat is None else {beat.ed_seq: "End diastole", beat.es_seq: "End systole"}
+        shown = []
+        for index in sorted(pictures, key=_places(self._findings).index):
+            jpeg = pictures[index]
+            seq = self._findings.frames[index].seq
+            when = f", {self._places[index]:.2f} s" if self._has_times else ""
+            caption = f"{names.get(seq, 'Frame')}: frame {index + 1}{when}"
+            source = base64.b64encode(jpeg).decode("ascii")
+            shown.append(
+                f'<figure><img src="data:image/jpeg;base64,{source}" alt="{escape(caption)}">'
+                f"<figcaption>{escape(caption)}</figcaption></figure>"
+            )
+        key = "".join(
+            f'<li><span class="{name}"></span>{words}</li>'
+            for name, words in (("lv", "ventricle"), ("myocardium", "wall"), ("atrium", "atrium"))
+        )
+        return f'<section class="stills">{"".join(shown)}<ul class="key">{key}</ul></section>'
+
+    def _curves(self) -> str:
+        ventricles = [frame.reading.lv for frame in self._findings.frames]
+        seen = [lv for lv in ventricles if lv is not None]
+        if not seen:
+            return (
+                "<section><h2>Curves</h2><p>No left ventricle is seen in any frame.</p></section>"
+            )
+        largest = max(lv.volume_index for lv in seen)
+        has_ml = all(lv.volume_ml is not None for lv in seen)
+        volumes = [
+            None if lv is None else lv.volume_ml if has_ml else 100 * lv.volume_index / largest
+            for lv in ventricles
+        ]
+        areas = [
+            None if lv is None else lv.area_px if lv.area_cm2 is None else lv.area_cm2
+            for lv in ventricles
+        ]
+        volume_unit = "ml" if has_ml else "% of the largest"
+        area_unit = "px" if seen[0].area_cm2 is None else "cm²"
+        return (
+            "<section><h2>Curves</h2>"
+            + self._curve(f"Volume of the left ventricle, {volume_unit}", volumes)
+            + self._curve(f"Area of the left ventricle, {area_unit}", areas)
+            + '<p class="small">Grey dots are frames that did not pass the quality gates.</p>'
+            "</section>"
+        )
+
+    def _curve(self, title: str, values: Sequence[float | None]) -> str:
+        index_of = {frame.seq: index for index, frame in enumerate(self._findings.frames)}
+        marks = {
+            (index_of[seq], label)
+            for beat in self._findings.beats
+            for seq, label in ((beat.ed_seq, "ED"), (beat.es_seq, "ES"))
+            if seq in index_of
+        }
+        curve = Curve(
+            title=title,
+            values=values,
+            is_sound=[frame.reading.quality.state != "fail" for frame in self._findings.frames],
+            places=self._places,
+            axis="time, s" if self._has_times else "frame",
+            events=[Event(*mark) for mark in sorted(marks)],
+        )
+        return f"<h3>{escape(title)}</h3>{draw_curve(curve)}"
+
+    def _beats(self) -> str:
+        if not self._findings.beats:
+            return ""
+        heads = ("Beat", "ED frame", "ES frame", "EDV, ml", "ESV, ml", "EF, %", "Quality")
+        rows = [self._beat(beat) for beat in self._findings.beats]
+        return f"<section><h2>Beats</h2>{_table(heads, rows)}</section>"
+
+    def _beat(self, beat: Beat) -> list[str]:
+        index_of = {frame.seq: index + 1 for index, frame in enumerate(self._findings.frames)}
+        counts = "; ".join(reason_in_words(code) for code in beat.reasons)
+        part = "" if beat.is_complete else "part of a beat; "
+        return [
+            str(beat.number + 1),
+            str(index_of.get(beat.ed_seq, "-")),
+            str(index_of.get(beat.es_seq, "-")),
+            _rounded(beat.ed_volume_ml),
+            _rounded(beat.es_volume_ml),
+            f"{beat.ef_percent:.1f}",
+            part + (f"no: {counts}" if beat.reasons else "sound"),
+        ]
+
+    def _quality(self) -> str:
+        frames = self._findings.frames
+        states: Counter[str] = Counter(frame.reading.quality.state for frame in frames)
+        reasons = Counter(code for frame in frames for code in frame.reading.quality.reasons)
+        counts = [f"{states[state]} {words}" for state, words in _STATES.items() if states[state]]
+        rows = [[reason_in_words(code), str(count)] for code, count in reasons.most_common()]
+        table = _table(("What was seen", "Frames"), rows) if rows else ""
+        return (
+            f"<section><h2>Quality</h2><p>Of {len(frames)} frames: {escape(', '.join(counts))}."
+            f"</p>{table}</section>"
+        )
+
+    def _clip(self) -> str:
+        clip = self._about.document["clip"]
+        rows, columns = clip["size"]
+        spacing = clip["spacing_mm"]
+        base = clip["time_base"]
+        duration_ms = base["duration_ms"]
+        seconds = "unknown" if duration_ms is None else f"{duration_ms / 1000:.2f} s"
+        facts = [
+            ("View", clip["view"] or "not told"),
+            ("Frames", f"{clip['frames']} of {columns} x {rows} pixels"),
+            ("Duration", f"{seconds} ({base['source']})" if base["source"] else seconds),
+            (
+                "Size of a pixel",
+                f"{spacing[0]:.4g} x {spacing[1]:.4g} mm (row x column)" if spacing else "unknown",
+            ),
+        ]
+        if self._about.clip_uid:
+            facts.append(("Clip (SOP Instance UID)", self._about.clip_uid))
+        facts += [("Mind", WARNINGS.get(code, code)) for code in clip["warnings"]]
+        return f"<section><h2>Clip</h2>{_facts(facts)}</section>"
+
+    def _method(self) -> str:
+        model, ef = self._about.document["model"], self._findings.ef
+        facts = [
+            ("Volumes", "single-plane method of disks, 20 disks, on outlines finer than a pixel"),
+            ("Ejection fraction", _METHODS.get(ef.method, "none is given")),
+            ("Interval", "central 90 %"),
+            ("Network", f"{model['name']} {model['version']}"),
+            ("Weights (SHA-256)", model["sha256"]),
+            ("Software", f"{PRODUCT} {self._about.software}"),
+        ]
+        return f"<section><h2>Method</h2>{_facts(facts)}</section>"
+
+    def _footer(self) -> str:
+        made = f" Made {escape(self._about.made)}." if self._about.made else ""
+        # What is written in the pictures themselves stays, unless the fan alone is shown.
+        return f"<p>{escape(NOTICE)}{made}</p>"
+
+
+def _rounded(value: float | None) -> str:
+    return "-" if value is None else whole(value)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in facts)
+    return f"<dl>{rows}</dl>"
