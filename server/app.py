@@ -74,7 +74,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(watch_lag(parts.metrics))
+        parts.store.start()
         yield
+        parts.store.leave()
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch

@@ -33,6 +33,17 @@ class Metrics:
         )
         self.errors = self._counter("gdkvm_errors", "Errors told to clients, by code.", "code")
         self.clips = self._counter("gdkvm_clips", "Clips finished, by end.", "state")
+        self.clips_received = self._counter(
+            "gdkvm_clips_received", "Clips received whole, by way in.", "door"
+        )
+        self.clip_duplicates = Counter(
+            "gdkvm_clip_duplicates",
+            "Clips answered from the store.",
+            registry=self.registry,
+        )
+        self.clip_store_bytes = Gauge(
+            "gdkvm_clip_store_bytes", "Size of all clips kept.", registry=self.registry
+        )
         self.sessions = self._gauge("gdkvm_sessions", "Sessions held now.", "phase")
         self.jobs_waiting = self._gauge("gdkvm_jobs_waiting", "Jobs waiting for a worker.", "kind")
         self.ready = Gauge("gdkvm_ready", "1 while /readyz says yes.", registry=self.registry)

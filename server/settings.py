@@ -14,6 +14,16 @@ from server.errors import SettingsError
 ENV_PREFIX = "GDKVM_"
 
 
+def _home() -> Path:
+    """Where a user's programs keep what should last.
+
+    Source:
+        XDG Base Directory Specification 0.8.
+    """
+    told = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(told) if told.startswith("/") else Path.home() / ".local" / "share") / "gdkvm"
+
+
 class Settings(BaseSettings):
     """Deploy-time knobs, read once from GDKVM_* variables."""
 
@@ -80,11 +90,17 @@ class Settings(BaseSettings):
     )
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
     max_clips: PositiveInt = Field(
-        default=100, description="Clips kept; the oldest finished one makes room."
+        default=1000, description="Results kept, and clips that may wait; the oldest makes room."
+    )
+    clip_keep_days: float = Field(
+        default=30.0, gt=0, description="How long a finished clip is kept, in days."
+    )
+    clip_store_bytes: PositiveInt = Field(
+        default=20 << 30, description="Bytes of all clips kept; the oldest makes room."
     )
     clip_dir: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()) / f"gdkvm-clips-{os.getuid()}",
-        description="Folder of uploaded clips; a run empties its own part when it ends.",
+        default_factory=lambda: _home() / "clips",
+        description="Folder of clips and their queue, which outlive the server.",
     )
 
     def is_loopback(self) -> bool:

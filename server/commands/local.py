@@ -1,5 +1,6 @@
 """A server of this machine's own for a demonstration or a measurement."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -29,10 +30,17 @@ def local_server() -> Iterator[str]:
     """
     port = _free_port()
     command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
-    # A pipe that nobody reads would stop a server that has much to say.
+    # A pipe that nobody reads would stop a server that has much to say; and the user's own server
+    # may be at work in the folder of clips.
     with (
+        tempfile.TemporaryDirectory() as clips,
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as server,
+        subprocess.Popen(
+            command,
+            env=os.environ | {"GDKVM_CLIP_DIR": clips},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        ) as server,
     ):
         try:
             _wait_until_ready(server, said, f"http://127.0.0.1:{port}")

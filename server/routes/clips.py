@@ -14,6 +14,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
+from model import EchoError
 from server.clips import ClipStore, Job
 from server.errors import BadRequestError, BodyTooLargeError, storage_errors
 
@@ -64,13 +65,17 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
         headers = {"Location": f"/v1/clips/{job.id}"}
         try:
             await receive_upload(request, job.upload, upload_max_bytes)
-            store.submit(job)
-            if wait_s > 0 and await _is_finished(job, wait_s):
-                return JSONResponse(job.result(), headers=headers)
+            await store.submit(job)
         except BaseException:
             store.discard(job)
             raise
-        return JSONResponse(job.to_json(), 202, headers)
+        if wait_s <= 0 or not await store.wait(job, wait_s):
+            return JSONResponse(job.to_json(), 202, headers)
+        try:
+            return JSONResponse(job.result(), headers=headers)
+        except EchoError:
+            store.discard(job)
+            raise
 
 
 def add_states(router: APIRouter, store: ClipStore) -> None:
@@ -96,7 +101,7 @@ def add_states(router: APIRouter, store: ClipStore) -> None:
     @router.delete("/{clip}", status_code=204)
     async def delete(clip: str) -> None:
         """Forget a clip and all that was made of it."""
-        store.delete(clip)
+        await store.delete(clip)
 
 
 def add_results(router: APIRouter, store: ClipStore) -> None:
@@ -111,11 +116,6 @@ def add_results(router: APIRouter, store: ClipStore) -> None:
     async def masks(clip: str) -> Response:
         """Label maps of all frames for numpy: `labels_THW`, `time_ms_T`, `structures`."""
         return FileResponse(await store.artefact(clip, "masks.npz"), media_type="application/zip")
-
-    @router.get("/{clip}/overlay.mp4")
-    async def overlay(clip: str) -> Response:
-        """The clip with its outlines, volume curve and EF."""
-        return FileResponse(await store.artefact(clip, "overlay.mp4"), media_type="video/mp4")
 
 
 _BODY = {
@@ -133,14 +133,6 @@ _BODY = {
         },
     }
 }
-
-
-async def _is_finished(job: Job, wait_s: float) -> bool:
-    try:
-        await asyncio.wait_for(job.finished.wait(), wait_s)
-    except TimeoutError:
-        return False
-    return True
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

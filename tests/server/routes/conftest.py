@@ -21,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = Settings(clip_dir=folder, upload_max_bytes=LIMIT)
     with pytest.MonkeyPatch.context() as patch, serving(patch, settings) as served:
         yield served
-    assert list(folder.iterdir()) == []
+    assert list(folder.glob("c_*")) == []
 
 
 @pytest.fixture

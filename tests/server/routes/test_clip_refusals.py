@@ -195,7 +195,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     served: Served, stored: str, clip: bytes, kind: str, start: bytes
 ) -> None:
     before = served.http.get("/v1/clips").json()
-    folders = set(served.parts.settings.clip_dir.glob("run-*/*"))
+    folders = set(served.parts.settings.clip_dir.glob("c_*"))
     link = raw_socket(served)
     head = (
         "POST /v1/clips?wait_s=5 HTTP/1.1\r\nHost: localhost\r\n"
@@ -206,7 +206,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a hard reset
     link.close()
     wait_until(lambda: served.http.get("/v1/clips").json() == before)
-    assert set(served.parts.settings.clip_dir.glob("run-*/*")) == folders
+    assert set(served.parts.settings.clip_dir.glob("c_*")) == folders
 
 
 @pytest.mark.parametrize("is_form", [False, True])

@@ -24,7 +24,7 @@ def test_an_upload_waited_for_is_answered_with_its_result(served: Served, clip: 
     state = served.http.get(place).json()
     assert state == {
         "id": place.rpartition("/")[2], "state": "done", "progress": 1.0, "view": "A2C",
-        "error": None,
+        "study": None, "error": None,
     }  # fmt: skip
     assert served.http.delete(place).status_code == 204
 
@@ -155,20 +155,25 @@ def test_the_listing_says_every_clip_oldest_first(
             served.http.post("/v1/clips", params=WAIT, content=b"rubbish")
         assert [job["state"] for job in served.http.get("/v1/clips").json()] == ["done", "done"]
         with held(served):
-            for _ in range(2):
-                served.http.post("/v1/clips", content=clip)
+            for number in (1, 2):
+                served.http.post("/v1/clips", content=clip + bytes(2 * number))
             full = served.http.post("/v1/clips", content=clip)
         assert_problem(full, 503, "full")
         assert full.headers["Retry-After"]
 
 
-def test_a_stopping_server_does_not_wait_for_a_clip_to_end(
+def test_a_stopping_server_does_not_wait_for_a_clip_to_end_and_the_next_ends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: bytes
 ) -> None:
+    with serving(monkeypatch, Settings(clip_dir=tmp_path)) as served, held(served):
+        places = [
+            served.http.post("/v1/clips", content=clip + bytes(2 * number)).headers["Location"]
+            for number in range(3)
+        ]
+        served.parts.store.leave()
     with serving(monkeypatch, Settings(clip_dir=tmp_path)) as served:
-        with held(served):
-            for _ in range(3):
-                served.http.post("/v1/clips", content=clip)
-        begun = served.parts.store
-    assert list(tmp_path.iterdir()) == []
-    assert begun.jobs() == []
+        listed = [f"/v1/clips/{job['id']}" for job in served.http.get("/v1/clips").json()]
+        assert listed == places
+        for place in places:
+            assert list(events_of(served, place))[-1][0] == "done"
+            assert served.http.get(f"{place}/result").json()["clip"]["frames"] == COUNT

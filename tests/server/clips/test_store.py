@@ -1,16 +1,13 @@
 import asyncio
-import os
-import subprocess
-import sys
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import server.clips
+import server.clips.store
 from model import EchoError
-from server.clips import ClipStore, Job, Room
+from server.clips import MAKERS
 from server.errors import (
     AdmissionError,
     NotAvailableError,
@@ -18,52 +15,8 @@ from server.errors import (
     NotFoundError,
     StorageError,
 )
-from server.metrics import Metrics
-from server.settings import Settings
 from server.study import Progress, Study
-from tests.server.phantom import GreyBackend, grey_predictor, phantom_clip
-
-COUNT = 6
-
-
-class Keeper:
-    """A store of three clips, and what a test may do to it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.backend = GreyBackend()
-        self.folder = folder
-        self.clip = phantom_clip(folder / "phantom.dcm", COUNT).read_bytes()
-        self.metrics = Metrics()
-        self.settings = Settings(clip_dir=folder / "clips", max_clips=3)
-        self.store = ClipStore(self.settings, grey_predictor(self.backend), self.metrics)
-        while self.backend.begun.acquire(blocking=False):
-            continue  # the self-test's frames
-
-    def submit(self, content: bytes | None = None) -> Job:
-        job = self.store.open(None)
-        job.upload.write_bytes(self.clip if content is None else content)
-        self.store.submit(job)
-        return job
-
-    async def done(self, content: bytes | None = None) -> Job:
-        job = self.submit(content)
-        await asyncio.wait_for(job.finished.wait(), 30)
-        return job
-
-    async def wait_for_frame(self) -> None:
-        assert await asyncio.to_thread(self.backend.begun.acquire, timeout=30)
-
-    def folders(self) -> set[str]:
-        return {path.name for path in self.settings.clip_dir.glob("run-*/*")}
-
-
-@pytest.fixture
-async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
-    keeper = Keeper(tmp_path)
-    yield keeper
-    keeper.backend.gate.set()
-    await asyncio.to_thread(keeper.store.close)
-    assert list(keeper.settings.clip_dir.iterdir()) == []
+from tests.server.clips.keeping import COUNT, Keeper
 
 
 async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
@@ -73,7 +26,7 @@ async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
     with pytest.raises(NotFinishedError, match="received"):
         keeper.store.result(job.id)
     job.upload.write_bytes(keeper.clip)
-    keeper.store.submit(job)
+    await keeper.store.submit(job)
     await keeper.wait_for_frame()
     assert job.to_json()["state"] == "running"
     with pytest.raises(NotFinishedError, match="running"):
@@ -81,7 +34,8 @@ async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
     keeper.backend.gate.set()
     await asyncio.wait_for(job.finished.wait(), 30)
     assert job.to_json() == {
-        "id": job.id, "state": "done", "progress": 1.0, "view": "A4C", "error": None,
+        "id": job.id, "state": "done", "progress": 1.0, "view": "A4C", "study": None,
+        "error": None,
     }  # fmt: skip
     assert keeper.store.result(job.id)["clip"]["frames"] == COUNT
     assert keeper.metrics.clips.labels("done")._value.get() == 1
@@ -96,9 +50,9 @@ async def test_progress_is_the_share_of_frames_done_where_their_number_is_known(
         for done, total in ((1, None), (3, 4), (4, 4)):
             progress(done, total)
             seen.append(keeper.store.jobs()[0].progress)
-        raise StorageError("enough")
+        raise NotFoundError("enough")
 
-    monkeypatch.setattr(server.clips, "analyse_clip", analyse)
+    monkeypatch.setattr(server.clips.store, "analyse_clip", analyse)
     job = await keeper.done()
     assert seen == [None, 0.75, 1.0]
     assert job.progress is None
@@ -145,7 +99,7 @@ async def test_refused_files_never_drive_out_a_result(keeper: Keeper) -> None:
 
 async def test_a_store_of_waiting_clips_takes_no_more_and_then_takes_more(keeper: Keeper) -> None:
     keeper.backend.gate.clear()
-    jobs = [keeper.submit() for _ in range(3)]
+    jobs = [await keeper.submit() for _ in range(3)]
     with pytest.raises(AdmissionError) as full:
         keeper.store.open(None)
     assert full.value.retryable
@@ -156,10 +110,10 @@ async def test_a_store_of_waiting_clips_takes_no_more_and_then_takes_more(keeper
 
 async def test_a_deleted_clip_stops_at_its_next_frame_and_leaves_no_file(keeper: Keeper) -> None:
     keeper.backend.gate.clear()
-    running, queued = keeper.submit(), keeper.submit()
+    running, queued = await keeper.submit(), await keeper.submit()
     await keeper.wait_for_frame()
-    keeper.store.delete(running.id)
-    keeper.store.delete(queued.id)
+    await keeper.store.delete(running.id)
+    await keeper.store.delete(queued.id)
     with pytest.raises(NotFoundError):
         keeper.store.job(running.id)
     keeper.backend.gate.set()
@@ -168,16 +122,16 @@ async def test_a_deleted_clip_stops_at_its_next_frame_and_leaves_no_file(keeper:
     for job in (running, queued):
         with pytest.raises(NotAvailableError):
             job.result()
+        assert not job.folder.exists()
     assert keeper.folders() == set()
     assert (await keeper.done()).state == "done"
 
 
 async def test_a_clip_deleted_while_it_comes_is_not_worked_on(keeper: Keeper) -> None:
     job = keeper.store.open(None)
-    keeper.store.delete(job.id)
-    job.upload.write_bytes(keeper.clip)
+    await keeper.store.delete(job.id)
     with pytest.raises(NotAvailableError):
-        keeper.store.submit(job)
+        await keeper.store.submit(job)
     keeper.store.discard(job)
     assert keeper.folders() == set()
 
@@ -191,7 +145,7 @@ async def test_a_file_is_made_once_and_kept(keeper: Keeper) -> None:
     assert first == second == await keeper.store.artefact(job.id, "masks.npz")
     assert first.stat().st_mtime_ns == made
     assert zipfile.is_zipfile(first)
-    assert {path.name for path in first.parent.iterdir()} == {"upload", "masks.npz"}
+    assert {path.name for path in first.parent.iterdir()} == {"upload", "result.json", "masks.npz"}
 
 
 async def test_a_clip_deleted_while_its_overlay_is_made_leaves_no_file(keeper: Keeper) -> None:
@@ -201,7 +155,7 @@ async def test_a_clip_deleted_while_its_overlay_is_made_leaves_no_file(keeper: K
     keeper.backend.gate.clear()
     making = asyncio.create_task(keeper.store.artefact(job.id, "overlay.mp4"))
     await keeper.wait_for_frame()
-    keeper.store.delete(job.id)
+    await keeper.store.delete(job.id)
     keeper.backend.gate.set()
     with pytest.raises(NotAvailableError):
         await making
@@ -215,69 +169,15 @@ async def test_a_full_disk_makes_no_half_file_and_loses_no_result(
     job = await keeper.done()
     document = keeper.store.result(job.id)
 
-    def write_nowhere(path: Path, *_: object) -> None:
+    def write_nowhere(path: Path, *_: Any) -> None:
         with path.open("wb") as file, open("/dev/full", "wb", buffering=0) as full:
             file.write(b"half")
             full.write(b"half")
 
     with monkeypatch.context() as patch:
-        patch.setattr(server.clips, "write_masks", write_nowhere)
-        patch.setattr(server.clips, "write_study_overlay", write_nowhere)
+        patch.setitem(MAKERS, name, write_nowhere)
         with pytest.raises(StorageError):
-            await keeper.store.artefact(job.id, name)  # type: ignore[arg-type]
-    assert {path.name for path in job.folder.iterdir()} == {"upload"}
+            await keeper.store.artefact(job.id, name)
+    assert {path.name for path in job.folder.iterdir()} == {"upload", "result.json"}
     assert keeper.store.result(job.id) == document
-    assert (await keeper.store.artefact(job.id, name)).is_file()  # type: ignore[arg-type]
-
-
-async def test_closing_stops_the_work_and_removes_every_file(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path)
-    keeper.backend.gate.clear()
-    keeper.submit()
-    keeper.submit()
-    await keeper.wait_for_frame()
-    closing = asyncio.create_task(asyncio.to_thread(keeper.store.close))
-    await asyncio.sleep(0.05)
-    keeper.backend.gate.set()
-    await asyncio.wait_for(closing, 30)
-    assert not keeper.backend.begun.acquire(blocking=False)
-    assert list(keeper.settings.clip_dir.iterdir()) == []
-
-
-def test_servers_of_one_machine_keep_their_clips_apart(tmp_path: Path) -> None:
-    first = Room(tmp_path / "clips")
-    (first.folder / "c_1").mkdir()
-    second = Room(tmp_path / "clips")
-    assert first.folder != second.folder
-    assert (first.folder / "c_1").is_dir()
-    second.close()
-    assert (first.folder / "c_1").is_dir()
-    first.close()
-    assert list((tmp_path / "clips").iterdir()) == []
-
-
-def test_what_a_crashed_server_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    alive = Room(tmp_path)
-    script = (
-        "import os, sys; from pathlib import Path; from server.clips import Room\n"
-        "room = Room(Path(sys.argv[1])); (room.folder / 'c_1').mkdir()\n"
-        "print(room.folder, flush=True); os.kill(os.getpid(), 9)"
-    )
-    died = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=60
-    )
-    left = Path(died.stdout.strip())
-    assert (left / "c_1").is_dir()
-    following = Room(tmp_path)
-    assert not left.exists()
-    assert not left.with_suffix(".lock").exists()
-    assert alive.folder.is_dir()
-    following.close()
-    alive.close()
-
-
-def test_clips_are_for_nobody_else_on_the_machine(tmp_path: Path) -> None:
-    room = Room(tmp_path / "clips")
-    for folder in (tmp_path / "clips", room.folder):
-        assert os.stat(folder).st_mode & 0o077 == 0
-    room.close()
+    assert (await keeper.store.artefact(job.id, name)).is_file()

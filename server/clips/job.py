@@ -1,0 +1,109 @@
+"""One uploaded clip: its state, and where its files are."""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from model import EchoError
+from server.errors import NotFinishedError, WireCodes
+
+JobState = Literal["received", "queued", "running", "done", "failed"]
+
+UPLOAD, RESULT = "upload", "result.json"
+"""Names of a clip's files: what came, and what the network found in it."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One clip on its way.
+
+    Attributes:
+        folder: holds the upload and what was made of it; neither of these two files is ever
+            changed once it is there.
+        view: what the upload said, None where it is for the file to say.
+        study: names the request that it came with, where that brought several.
+        seen_view: what the file says, None unless done.
+        progress: share done, 0 to 1, None where unknown.
+        error: why it failed, None unless it did.
+        sha256: of the upload, empty until all of it is there.
+        maker: what worked on it: the program's version and the weights' checksum.
+        attempts: how often work on it was begun.
+        size_bytes: of all its files.
+        finished: set once it is done or failed.
+        making: files that are being made of it, by name.
+    """
+
+    id: str
+    folder: Path
+    view: str | None
+    created_s: float
+    study: str | None = None
+    state: JobState = "received"
+    seen_view: str | None = None
+    progress: float | None = None
+    error: EchoError | None = None
+    sha256: str = ""
+    maker: str = ""
+    attempts: int = 0
+    size_bytes: int = 0
+    finished_s: float | None = None
+    is_deleted: bool = False
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    making: dict[str, "asyncio.Task[Path]"] = field(default_factory=dict)
+
+    @property
+    def upload(self) -> Path:
+        """The file as it came."""
+        return self.folder / UPLOAD
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be found in it."""
+        return self.state in ("done", "failed")
+
+    def result_file(self) -> Path:
+        """The result document, as a file.
+
+        Raises:
+            NotFinishedError: not yet.
+            EchoError: why it failed.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.state != "done":
+            raise NotFinishedError(f"the clip is {self.state}; ask again when it is done")
+        return self.folder / RESULT
+
+    def result(self) -> dict[str, Any]:
+        """What was found.
+
+        Raises:
+            NotFinishedError: not yet.
+            EchoError: why it failed.
+        """
+        document: dict[str, Any] = json.loads(self.result_file().read_bytes())
+        return document
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``/v1/clips/{id}`` says."""
+        refusal = self.error and {
+            "code": self.error.code,
+            "message": self.error.message,
+            "status": WireCodes.http_status(self.error),
+        }
+        return {
+            "id": self.id,
+            "state": self.state,
+            "progress": self.progress,
+            "view": self.view or self.seen_view,
+            "study": self.study,
+            "error": refusal,
+        }
+
+
+def restored_error(code: str, message: str) -> EchoError:
+    """An error as an earlier run wrote it down."""
+    kind: type[EchoError] = type("RestoredError", (EchoError,), {"code": code})
+    return kind(message)

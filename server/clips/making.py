@@ -1,0 +1,119 @@
+"""Files made from a clip when somebody first asks for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model import Predictor
+from server.artefacts import ARTEFACTS, Material, anonymous_name
+from server.clips.job import Job
+from server.errors import NotAvailableError
+from server.export.deidentify import Deidentifier
+from server.ingest import IngestLimits
+from server.study import (
+    Progress,
+    Study,
+    analyse_clip,
+    write_masks,
+    write_study_pictures,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a file is made from.
+
+    Attributes:
+        upload: the clip as it came.
+        document: its result, as clients see it.
+        limits: bounds of what is read.
+        deidentifier: takes the patient out of the files that are to be without.
+    """
+
+    upload: Path
+    document: dict[str, Any]
+    limits: IngestLimits
+    deidentifier: Deidentifier
+    view: str | None
+    predictor: Predictor
+    progress: Progress
+
+    def analyse(self, labels: list[bytes] | None = None) -> Study:
+        """Find all of it again, since results keep no pixel and no mask.
+
+        Args:
+            labels: filled with one deflated label map a frame, where given.
+
+        Raises:
+            NotAvailableError: the weights that found it are no longer here.
+        """
+        if self.predictor.model.sha256 != self.document["model"]["sha256"]:
+            raise NotAvailableError(
+                "other weights are served now than this clip was measured with: upload it again"
+            )
+        return analyse_clip(
+            self.upload, self.predictor, view=self.view, limits=self.limits,
+            progress=self.progress, labels=labels,
+        )  # fmt: skip
+
+
+Maker = Callable[[Path, Source], None]
+"""Writes one file; it may be asked again after an error."""
+
+
+def make_masks(path: Path, source: Source) -> None:
+    """Write ``masks.npz``."""
+    labels: list[bytes] = []
+    study = source.analyse(labels)
+    write_masks(path, study, labels)
+
+
+def make_pictures(path: Path, source: Source) -> None:
+    """Write ``pictures.zip``."""
+    write_study_pictures(path, source.upload, source.analyse(), source.limits)
+
+
+def _maker_of(name: str, *, is_anonymous: bool) -> Maker:
+    """What writes one of ARTEFACTS, with the patient or without."""
+    artefact = ARTEFACTS[name]
+
+    def make(path: Path, source: Source) -> None:
+        labels: list[bytes] = []
+        study = source.analyse(labels if artefact.needs_labels else None)
+        deidentifier = source.deidentifier if is_anonymous else None
+        model = source.predictor.model
+        artefact.write(
+            path, Material(source.upload, study, labels, model, source.limits, deidentifier)
+        )
+
+    return make
+
+
+MAKERS: dict[str, Maker] = {
+    "masks.npz": make_masks,
+    "pictures.zip": make_pictures,
+    **{name: _maker_of(name, is_anonymous=False) for name in ARTEFACTS},
+    **{
+        anonymous_name(name): _maker_of(name, is_anonymous=True)
+        for name, artefact in ARTEFACTS.items()
+        if artefact.names_patient
+    },
+}
+"""Every file that can be made from a clip, by its name in ``/v1/clips/{id}/``."""
+
+
+def source_of(
+    job: Job,
+    predictor: Predictor,
+    limits: IngestLimits,
+    deidentifier: Deidentifier,
+    progress: Progress,
+) -> Source:
+    """What files are made from.
+
+    Raises:
+        NotFinishedError: there is no result yet.
+        EchoError: why there will be none.
+    """
+    return Source(job.upload, job.result(), limits, deidentifier, job.view, predictor, progress)

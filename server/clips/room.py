@@ -1,0 +1,132 @@
+"""The folder that clips live in: one server's own, and how much still fits."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from server.errors import SettingsError, StorageError, storage_errors
+
+RESERVE_BYTES = 64 << 20
+"""Kept free of uploads, so that results of what is stored and the ledger always find room."""
+
+CLIP_PREFIX = "c_"
+
+_READ_BYTES = 1 << 20
+
+
+class Room:
+    """One server's folder, locked for as long as this process has it open."""
+
+    def __init__(self, folder: Path, reserve_bytes: int = RESERVE_BYTES) -> None:
+        """Make it, if need be, and lock it.
+
+        Raises:
+            SettingsError: it cannot be used, or another server uses it.
+        """
+        self.folder = folder
+        self._reserve_bytes = reserve_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (folder / "lock").open("wb")
+        except OSError as error:
+            raise SettingsError(
+                f"GDKVM_CLIP_DIR: {folder} cannot be written to ({error.strerror})"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise SettingsError(
+                f"another server keeps its clips in {folder}: stop it, or set GDKVM_CLIP_DIR to "
+                "another folder"
+            ) from error
+
+    @property
+    def ledger(self) -> Path:
+        """Where the rows are."""
+        return self.folder / "clips.sqlite3"
+
+    def keep_only(self, names: set[str]) -> None:
+        """Remove the folders of clips that are not known, such as half an upload."""
+        for path in self.folder.glob(f"{CLIP_PREFIX}*"):
+            if path.name not in names:
+                remove(path)
+
+    def make(self, name: str) -> Path:
+        """Make a clip's folder.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        path = self.folder / name
+        with storage_errors():
+            path.mkdir(mode=0o700)
+        return path
+
+    def check(self, wanted_bytes: int = 0) -> None:
+        """Refuse what would fill the disk before its first byte is written.
+
+        Raises:
+            StorageError: so many bytes do not fit.
+        """
+        free_bytes = shutil.disk_usage(self.folder).free
+        if free_bytes < wanted_bytes + self._reserve_bytes:
+            raise StorageError("too little room is left on the disk; make some, or try later")
+
+    def close(self) -> None:
+        """Let another server have it."""
+        self._lock.close()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def seal(path: Path) -> tuple[str, int]:
+    """Make a file safe from a power cut.
+
+    Returns:
+        Its SHA-256 in hexadecimal, and its length.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+        os.fsync(file.fileno())
+        length = file.tell()
+    _sync_folder(path.parent)
+    _sync_folder(path.parent.parent)
+    return digest.hexdigest(), length
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole and safe, or not at all.
+
+    Raises:
+        StorageError: the disk is full.
+    """
+    part = path.with_name(f"part-{path.name}")
+    try:
+        with storage_errors(), part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

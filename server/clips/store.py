@@ -1,0 +1,472 @@
+"""Every clip of a server, through crashes and restarts: received, queued, worked on, kept, deleted.
+
+What clients were told is written down first: a clip's row in the ledger says how it is, its folder
+holds its files, and what is in memory follows.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from model import EchoError, Predictor
+from server.clips.job import RESULT, Job
+from server.clips.ledger import Ledger
+from server.clips.making import MAKERS, Source, source_of
+from server.clips.retention import surplus
+from server.clips.room import CLIP_PREFIX, Room, remove, seal, size_of, write_whole
+from server.errors import (
+    AdmissionError,
+    DrainingError,
+    EngineError,
+    NotAvailableError,
+    NotFoundError,
+    StorageError,
+    storage_errors,
+)
+from server.export.deidentify import Deidentifier
+from server.ingest import IngestLimits
+from server.metrics import Metrics
+from server.settings import Settings
+from server.study import analyse_clip
+
+logger = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 5
+"""How often work on a clip may have been under way when a server died, before it gets the blame."""
+
+RETRY_S = 5.0
+"""How long to wait for room on a full disk before a result is tried again."""
+
+SWEEP_S = 60.0
+"""How often to look for clips that have been kept long enough."""
+
+
+class _DeletedError(NotAvailableError):
+    """Nobody wants the result any more."""
+
+
+class ClipStore:
+    """Used from the event loop; works on threads of its own."""
+
+    def __init__(self, settings: Settings, predictor: Predictor, metrics: Metrics) -> None:
+        """Open the folder of clips; work begins with `start`.
+
+        Args:
+            settings: where clips are, how many, how large and for how long.
+            predictor: the network.
+            metrics: counts clips.
+
+        Raises:
+            SettingsError: the folder cannot be used, or another server uses it.
+        """
+        self._settings = settings
+        self._predictor = predictor
+        self._metrics = metrics
+        self._maker_name = f"{version('gdkvm-live')}/{predictor.model.sha256}"
+        self.limits = IngestLimits(file_bytes=settings.upload_max_bytes)
+        self._deidentifier = Deidentifier.of(settings.deidentify_key)
+        self.room = Room(settings.clip_dir)
+        self._ledger = Ledger(self.room.ledger)
+        self._jobs = {job.id: job for job in self._ledger.load(self.room.folder)}
+        self._drop_what_lost_its_files()
+        self.room.keep_only(set(self._jobs))
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="clip-files")
+        self._leaving = threading.Event()
+        self._left = asyncio.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="clip-sweeper", daemon=True)
+
+    def _drop_what_lost_its_files(self) -> None:
+        for job in self.jobs():
+            wanted = job.folder / RESULT if job.state == "done" else job.upload
+            if job.state != "failed" and not wanted.is_file():
+                logger.error("a clip's files are gone", extra={"clip": job.id})
+                self._forget(job)
+
+    def start(self) -> None:
+        """Take up what an earlier run left, in the order of its arrival."""
+        waiting = [job for job in self.jobs() if not job.is_over]
+        for job in waiting:
+            self._queue(job)
+        self._sweeper.start()
+        kept = len(self._jobs) - len(waiting)
+        logger.info("clips taken up", extra={"waiting": len(waiting), "kept": kept})
+
+    def open(self, view: str | None, *, study: str | None = None, declared_bytes: int = 0) -> Job:
+        """Begin to receive one clip.
+
+        Args:
+            view: what the sender says it is.
+            study: the name of the request, where that brings several.
+            declared_bytes: how long the upload is, as far as is known.
+
+        Raises:
+            AdmissionError: as many clips as are kept are still being worked on.
+            StorageError: the disk is full, or the store is.
+            DrainingError: the server stops.
+        """
+        if self._leaving.is_set():
+            raise DrainingError("the server is stopping")
+        waiting = [job for job in self.jobs() if not job.is_over]
+        if len(waiting) >= self._settings.max_clips:
+            raise AdmissionError(f"{len(waiting)} clips are waiting; try again later")
+        wanted_bytes = sum(job.size_bytes for job in waiting) + declared_bytes
+        if wanted_bytes > self._settings.clip_store_bytes:
+            raise StorageError("the clips that wait fill the store; try again later")
+        self.room.check(declared_bytes)
+        identifier = CLIP_PREFIX + secrets.token_urlsafe(12)
+        job = Job(identifier, self.room.make(identifier), view, time.time(), study)
+        self._jobs[identifier] = job
+        return job
+
+    async def submit(self, job: Job) -> None:
+        """Queue a clip whose upload is complete; from here on it survives a crash.
+
+        The same bytes for the same view, found in the store by the same weights, are answered from
+        there at once.
+
+        Raises:
+            NotAvailableError: it was deleted while it came.
+            StorageError: the disk is full.
+        """
+        # Shielded: a client that leaves at this moment must not leave a row without a worker.
+        await asyncio.shield(asyncio.create_task(self._submit(job)))
+
+    async def submit_once(self, job: Job) -> Job:
+        """Queue a clip unless the same bytes for the same view are here already.
+
+        Returns:
+            The clip that was here, else the one given.
+
+        Raises:
+            EchoError: as `submit`.
+        """
+        job.sha256, job.size_bytes = await asyncio.to_thread(self._seal, job)
+        twin = self._twin(job, is_done=False)
+        if twin is not None:
+            self._metrics.clip_duplicates.inc()
+            self.discard(job)
+            return twin
+        await self.submit(job)
+        return job
+
+    async def _submit(self, job: Job) -> None:
+        await asyncio.to_thread(self._register, job)
+        if job.is_over:
+            self._announce(job)
+        else:
+            self._queue(job)
+
+    @staticmethod
+    def _seal(job: Job) -> tuple[str, int]:
+        if job.is_deleted:
+            raise _DeletedError("this clip was deleted")
+        with storage_errors():
+            return seal(job.upload)
+
+    def _register(self, job: Job) -> None:
+        if not job.sha256:
+            job.sha256, job.size_bytes = self._seal(job)
+        job.maker, job.state = self._maker_name, "queued"
+        self._ledger.add(job)
+        if job.is_deleted:
+            self._ledger.remove(job.id)
+            raise _DeletedError("this clip was deleted")
+        if self._answer_from_store(job):
+            self._ledger.save(job)
+            self._tidy()
+
+    def _queue(self, job: Job) -> None:
+        self._metrics.jobs_waiting.labels("clip").inc()
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._worker, self._work, job)
+        future.add_done_callback(lambda _: self._announce(job))
+
+    def _announce(self, job: Job) -> None:
+        if not job.is_over:
+            return  # the server stops; the next run takes it up
+        self._metrics.clips.labels(job.state).inc()
+        code = job.error.code if job.error else None
+        logger.info("clip ends", extra={"clip": job.id, "state": job.state, "code": code})
+        job.finished.set()
+
+    def _work(self, job: Job) -> None:
+        """Bring one clip to its end; runs on the worker, which is where all its errors end."""
+        self._metrics.jobs_waiting.labels("clip").dec()
+        try:
+            while not self._try(job):
+                if self._leaving.wait(RETRY_S):
+                    return
+        except Exception:
+            logger.exception("a clip's end could not be written down")
+            return
+        self._tidy()
+
+    def _try(self, job: Job) -> bool:
+        """Work on a clip; False where the disk is too full to go on."""
+        try:
+            outcome = self._outcome(job)
+            if isinstance(outcome, DrainingError):
+                return self._put_back(job)
+            self._settle(job, outcome)
+        except StorageError:
+            logger.error("a clip waits for room on the disk", extra={"clip": job.id})
+            job.state, job.progress, job.error = "queued", None, None
+            return False
+        return True
+
+    def _outcome(self, job: Job) -> EchoError | None:
+        """Analyse a clip and write down what was found, or return why there is nothing.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            self._check_wanted(job)
+            if not self._answer_from_store(job):
+                self._begin(job)
+                self._analyse(job)
+        except StorageError:
+            raise
+        except EchoError as error:
+            return error
+        except Exception:
+            if job.is_deleted:
+                return _DeletedError("this clip was deleted")
+            logger.exception("a clip failed")
+            return EngineError("this clip could not be worked on; the fault is ours")
+        return None
+
+    def _begin(self, job: Job) -> None:
+        if job.attempts >= MOST_ATTEMPTS:
+            raise EngineError("the server broke down over this clip; the fault is ours")
+        job.attempts += 1
+        job.maker, job.state = self._maker_name, "running"
+        self._ledger.save(job)
+
+    def _analyse(self, job: Job) -> None:
+        with storage_errors():
+            study = analyse_clip(
+                job.upload, self._predictor, view=job.view, limits=self.limits,
+                progress=self._watch(job),
+            )  # fmt: skip
+        job.seen_view = study.document["clip"]["view"]
+        write_whole(job.folder / RESULT, json.dumps(study.document).encode())
+
+    def _settle(self, job: Job, error: EchoError | None) -> None:
+        """Write down how a clip ended, then say so."""
+        job.error = error
+        job.state = "failed" if error else "done"
+        job.progress = None if error else 1.0
+        job.finished_s = time.time()
+        job.size_bytes = 0 if error else size_of(job.folder)
+        self._ledger.save(job)
+        if error or job.is_deleted:
+            remove(job.folder)
+
+    def _put_back(self, job: Job) -> bool:
+        """Leave a clip to the next run, with no blame on it."""
+        job.state, job.progress, job.attempts = "queued", None, job.attempts - 1
+        self._ledger.save(job)
+        return True
+
+    def _twin(self, job: Job, *, is_done: bool) -> Job | None:
+        """The last clip of the same bytes and the same view that the same weights work on."""
+        wanted = (job.sha256, job.view, self._maker_name)
+        twins = (each for each in reversed(self.jobs()) if each is not job)
+        twins = (each for each in twins if (each.sha256, each.view, each.maker) == wanted)
+        states = ("done",) if is_done else ("done", "queued", "running")
+        return next((each for each in twins if each.state in states), None)
+
+    def _answer_from_store(self, job: Job) -> bool:
+        """Give a clip the result of one like it, if there is one."""
+        twin = self._twin(job, is_done=True)
+        if twin is None:
+            return False
+        try:
+            content = (twin.folder / RESULT).read_bytes()
+        except FileNotFoundError:  # deleted at this moment
+            return False
+        write_whole(job.folder / RESULT, content)
+        _share(twin.upload, job.upload)
+        job.maker, job.seen_view = self._maker_name, twin.seen_view
+        job.state, job.progress, job.finished_s = "done", 1.0, time.time()
+        job.size_bytes = size_of(job.folder)
+        self._metrics.clip_duplicates.inc()
+        return True
+
+    @staticmethod
+    def _check_wanted(job: Job) -> None:
+        if job.is_deleted:
+            raise _DeletedError("this clip was deleted")
+
+    def _watch(self, job: Job) -> Callable[[int, int | None], None]:
+        def show(done: int, total: int | None) -> None:
+            self._check_wanted(job)
+            if self._leaving.is_set():
+                raise DrainingError("the server is stopping; ask again when it is back")
+            if job.state == "running" and total:
+                job.progress = round(done / total, 3)
+
+        return show
+
+    def job(self, identifier: str) -> Job:
+        """One clip by its name.
+
+        Raises:
+            NotFoundError: no such clip.
+        """
+        if identifier not in self._jobs:
+            raise NotFoundError("no such clip is kept here")
+        return self._jobs[identifier]
+
+    def jobs(self) -> list[Job]:
+        """All clips, oldest first."""
+        return list(self._jobs.values())
+
+    def result(self, identifier: str) -> dict[str, Any]:
+        """A clip's result.
+
+        Raises:
+            NotFoundError: no such clip.
+            NotFinishedError: not yet.
+            EchoError: why the clip failed.
+        """
+        return self.job(identifier).result()
+
+    async def wait(self, job: Job, wait_s: float) -> bool:
+        """Wait for a clip's end; returns whether it was there in time."""
+        waits = [asyncio.create_task(event.wait()) for event in (job.finished, self._left)]
+        await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        return job.finished.is_set()
+
+    async def artefact(self, identifier: str, name: str) -> Path:
+        """A file made from a clip, made when first asked for.
+
+        Args:
+            identifier: of the clip.
+            name: of the file, one of ``MAKERS``.
+
+        Raises:
+            NotFoundError: no such clip.
+            NotFinishedError: its result is not there yet.
+            NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
+            StorageError: the disk is full.
+        """
+        job = self.job(identifier)
+        path = job.result_file().with_name(name)
+        if not path.exists():
+            if name not in job.making:
+                job.making[name] = asyncio.create_task(self._make(job, name))
+            await asyncio.shield(job.making[name])
+        if job.is_deleted:
+            raise NotAvailableError("the clip was deleted")
+        return path
+
+    async def _make(self, job: Job, name: str) -> Path:
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._maker, self._write, job, name)
+        finally:
+            del job.making[name]
+
+    def _write(self, job: Job, name: str) -> Path:
+        """Make a file whole, or none."""
+        path, part = job.folder / name, job.folder / f"part-{name}"
+        try:
+            self.room.check()
+            with storage_errors():
+                MAKERS[name](part, self._source(job))
+                part.rename(path)
+            job.size_bytes = size_of(job.folder)
+            self._ledger.save(job)
+        except FileNotFoundError as error:
+            self._check_wanted(job)
+            raise EngineError("the files of this clip are gone; the fault is ours") from error
+        finally:
+            part.unlink(missing_ok=True)
+            if job.is_deleted:
+                remove(job.folder)
+        return path
+
+    def _source(self, job: Job) -> Source:
+        watch = self._watch(job)
+        return source_of(job, self._predictor, self.limits, self._deidentifier, watch)
+
+    async def delete(self, identifier: str) -> None:
+        """Forget a clip and remove its files; work under way stops at its next frame.
+
+        Raises:
+            NotFoundError: no such clip.
+        """
+        await asyncio.to_thread(self._forget, self.job(identifier))
+
+    def discard(self, job: Job) -> None:
+        """Forget a clip whose upload was refused or broke off, also one deleted meanwhile."""
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        job.is_deleted = True
+        self._jobs.pop(job.id, None)
+        self._ledger.remove(job.id)
+        # Whoever is at work on it finds no file any more, and removes what it wrote meanwhile.
+        remove(job.folder)
+
+    def _tidy(self) -> None:
+        for job in surplus(self.jobs(), self._settings, time.time()):
+            logger.info("clip makes room", extra={"clip": job.id})
+            self._forget(job)
+        self._metrics.clip_store_bytes.set(sum(job.size_bytes for job in self.jobs()))
+
+    def _sweep(self) -> None:
+        while True:
+            try:
+                self._tidy()
+            except Exception:
+                logger.exception("old clips could not be removed")
+            if self._leaving.wait(SWEEP_S):
+                return
+
+    def leave(self) -> None:
+        """Stop working, and let everybody go who waits; called on the event loop."""
+        self._leaving.set()
+        self._left.set()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing will change any more."""
+        return self._leaving.is_set()
+
+    def close(self) -> None:
+        """Stop working; what is stored and what waits is there for the next run."""
+        self._leaving.set()
+        for executor in (self._worker, self._maker):
+            executor.shutdown(wait=True, cancel_futures=True)
+        if self._sweeper.is_alive():
+            self._sweeper.join()
+        for job in self.jobs():
+            if job.state == "received":
+                self._forget(job)
+        self._ledger.close()
+        self.room.close()
+
+
+def _share(source: Path, target: Path) -> None:
+    """Let two equal files take the room of one, where the disk can."""
+    part = target.with_name(f"part-{target.name}")
+    with suppress(OSError):
+        os.link(source, part)
+        part.replace(target)
+    part.unlink(missing_ok=True)
