@@ -1,5 +1,9 @@
 """Every metric that the server shows at ``/metrics``, in base units, without session or patient."""
 
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -31,6 +35,18 @@ class Metrics:
         self.sessions_opened = self._counter(
             "gdkvm_sessions_opened", "Sessions, by start.", "start"
         )
+        self.drops = self._counter(
+            "gdkvm_frames_dropped", "Frames answered without a mask, by reason.", "reason"
+        )
+        self.ejection_fractions = self._counter(
+            "gdkvm_ejection_fractions", "EF at the end of sessions and clips, by state.", "state"
+        )
+        self.withheld = self._counter(
+            "gdkvm_ef_withheld", "EF not given at the end, by each of its reasons.", "reason"
+        )
+        self.clip_failures = self._counter(
+            "gdkvm_clip_failures", "Clips that could not be read or worked on, by code.", "code"
+        )
         self.errors = self._counter("gdkvm_errors", "Errors told to clients, by code.", "code")
         self.clips = self._counter("gdkvm_clips", "Clips finished, by end.", "state")
         self.clips_received = self._counter(
@@ -44,6 +60,13 @@ class Metrics:
         self.clip_store_bytes = Gauge(
             "gdkvm_clip_store_bytes", "Size of all clips kept.", registry=self.registry
         )
+        self.snapshots = self._counter("gdkvm_snapshots", "Snapshots of sessions, by end.", "end")
+        self.snapshot_s = Histogram(
+            "gdkvm_snapshot_seconds",
+            "Time to seal and store one snapshot.",
+            buckets=STAGE_EDGES_S,
+            registry=self.registry,
+        )
         self.sessions = self._gauge("gdkvm_sessions", "Sessions held now.", "phase")
         self.jobs_waiting = self._gauge("gdkvm_jobs_waiting", "Jobs waiting for a worker.", "kind")
         self.ready = Gauge("gdkvm_ready", "1 while /readyz says yes.", registry=self.registry)
@@ -56,6 +79,9 @@ class Metrics:
             buckets=LAG_EDGES_S,
             registry=self.registry,
         )
+        self._began_s: dict[object, float] = {}
+        oldest = self._gauge("gdkvm_oldest_frame_seconds", "Age of the oldest unanswered frame.")
+        oldest.set_function(self._oldest_s)
         self._stages = {stage: self.stage_s.labels(stage) for stage in STAGES}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -69,6 +95,28 @@ class Metrics:
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Count one frame's time in one stage."""
         self._stages[stage].observe(seconds)
+
+    @contextmanager
+    def frame_under_way(self) -> Iterator[None]:
+        """Let the age of a frame show until it is answered; used from the event loop alone."""
+        token = object()
+        self._began_s[token] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._began_s[token]
+
+    def _oldest_s(self) -> float:
+        # They are in the order in which they began.
+        began_s = next(iter(list(self._began_s.values())), None)
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def count_ef(self, state: str, reasons: Iterable[str]) -> None:
+        """Count the EF that a session or clip ended with, and why where there is none."""
+        self.ejection_fractions.labels(state).inc()
+        if state != "measured":
+            for reason in reasons:
+                self.withheld.labels(reason).inc()
 
     def to_text(self) -> bytes:
         """In Prometheus' text format."""

@@ -1,10 +1,12 @@
 """What operators and orchestrators ask: alive, ready, metrics, models, sessions."""
 
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from server.asyncapi import asyncapi_document
 from server.engine import Engine
 from server.metrics import Metrics
 from server.roster import Roster
@@ -53,5 +55,10 @@ def operation_routes(engine: Engine, roster: Roster, metrics: Metrics) -> APIRou
     async def sessions() -> list[dict[str, Any]]:
         """The sessions held now, live or parked; no names of patients, no tokens."""
         return roster.listing()
+
+    @router.get("/asyncapi.json")
+    async def asyncapi() -> dict[str, Any]:
+        """The websocket `/v1/stream` as an AsyncAPI 3 document."""
+        return asyncapi_document(version("gdkvm-live"))
 
     return router

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import STAGES, Metrics
-from tests.server.live import beating, live_server, packed
+from tests.server.live import Live, beating, live_server, packed, until
 
 
 def families_of(text: str) -> dict[str, Metric]:
@@ -77,6 +77,7 @@ async def test_what_happened_is_what_is_counted(tmp_path: Path) -> None:
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = families_of(answer.text)
     assert values_of(families, "gdkvm_frames_total") == {"result": 2, "dropped": 2}
+    assert values_of(families, "gdkvm_frames_dropped_total") == {"repeated": 2}
     assert values_of(families, "gdkvm_sessions_opened_total") == {"new": 1, "resumed": 1}
     assert values_of(families, "gdkvm_errors_total") == {"wrong_size": 1, "not_found": 1}
     assert values_of(families, "gdkvm_stage_seconds_count") == dict.fromkeys(STAGES, 2)
@@ -86,6 +87,32 @@ async def test_what_happened_is_what_is_counted(tmp_path: Path) -> None:
     assert (build.labels["model"], build.value) == ("counting", 1)
     for label in ("session", "patient", "client"):
         assert all(label not in s.labels for f in families.values() for s in f.samples)
+
+
+async def test_the_age_of_a_frame_shows_while_the_engine_hangs_and_not_after(
+    tmp_path: Path,
+) -> None:
+    with live_server(tmp_path) as live:
+        async with live.talk() as talk:
+            live.backend.gate.clear()
+            await talk.say(beating(0))
+            await until(lambda: oldest_s(live) > 0)
+            first_s = oldest_s(live)
+            await until(lambda: oldest_s(live) > first_s)
+            live.backend.gate.set()
+            await talk.hear()
+            ef = (await talk.end())[-1]["ef"]
+            assert oldest_s(live) == 0
+        families = families_of((await live.get("/metrics")).text)
+    assert values_of(families, "gdkvm_ejection_fractions_total") == {ef["state"]: 1}
+    assert values_of(families, "gdkvm_ef_withheld_total") == dict.fromkeys(ef["reasons"], 1)
+    assert ef["reasons"], "one frame is no beat, so there is a reason"
+
+
+def oldest_s(live: Live) -> float:
+    value = live.server.parts.metrics.registry.get_sample_value("gdkvm_oldest_frame_seconds")
+    assert value is not None
+    return value
 
 
 def test_promtool_finds_nothing_to_complain_of(tmp_path: Path) -> None:
