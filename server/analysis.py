@@ -1,7 +1,9 @@
 """One view's frames to masks, readings, beats and EF: the same for a live stream and for a clip."""
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from model import (
     Beat,
@@ -17,6 +19,9 @@ from model import (
 
 BEATS_KEPT = 512
 """Beats that a summary can tell of: six minutes at 85 a minute."""
+
+
+_BEAT_FIELDS = tuple(field.name for field in fields(Beat))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +98,28 @@ class Analysis:
         self._keep(beats)
         return beats
 
+    def to_parts(self) -> list[bytes]:
+        """As bytes: the network's memory, the open beat, and the beats so far."""
+        beats = [[getattr(beat, name) for name in _BEAT_FIELDS] for beat in self.beats]
+        memory = self._state.to_bytes(self._predictor.model.sha256)
+        return [memory, self._tracker.to_bytes(), json.dumps(beats).encode()]
+
+    def restore(self, memory: bytes, tracker: bytes, beats: bytes) -> None:
+        """Go on from what ``to_parts`` wrote.
+
+        Raises:
+            StateError: these are not such bytes, or another model's.
+        """
+        self._state = self._predictor.resume(memory)
+        self._tracker = BeatTracker.from_bytes(tracker)
+        self._beats = {beat.number: beat for beat in map(_read_beat, json.loads(beats))}
+
     def _keep(self, beats: tuple[Beat, ...]) -> None:
         for beat in beats:
             self._beats[beat.number] = beat
             self._beats.pop(beat.number - BEATS_KEPT, None)
+
+
+def _read_beat(values: list[Any]) -> Beat:
+    beat = dict(zip(_BEAT_FIELDS, values, strict=True))
+    return Beat(**{**beat, "reasons": tuple(beat["reasons"])})

@@ -38,6 +38,7 @@ from server.routes.pictures import picture_routes
 from server.schedule import Lane
 from server.settings import Settings
 from server.stream import FrameSocket, serve
+from server.snapshots import Keeper, Seal, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Parts:
     roster: Roster
     store: ClipStore
 
+    keeper: Keeper | None
 
 def create_app(settings: Settings) -> FastAPI:
     """Load the weights and put a server together.
@@ -82,6 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
             await watch
         parts.roster.close()
         await asyncio.to_thread(parts.store.close)
+        if parts.keeper is not None:
+            await asyncio.to_thread(parts.keeper.close)
         await asyncio.to_thread(parts.engine.close)
 
     app = FastAPI(
@@ -131,9 +135,24 @@ def build(settings: Settings) -> Parts:
             "capacity_fps": None if math.isinf(capacity_fps) else round(capacity_fps, 1),
         },
     )
-    roster = Roster(settings, engine, metrics)
+    keeper = open_keeper(settings, metrics)
+    roster = Roster(settings, engine, metrics, keeper)
     store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
-    return Parts(settings, metrics, engine, roster, store)
+    return Parts(settings, metrics, engine, roster, store, keeper)
+
+
+def open_keeper(settings: Settings, metrics: Metrics) -> Keeper | None:
+    """Open the store of snapshots; None where a cut ends a session anyway.
+
+    Raises:
+        StoreError: it cannot be opened.
+        SettingsError: a key that is none.
+    """
+    if settings.resume_s == 0:
+        return None
+    secret = settings.snapshot_key
+    seal = Seal(None if secret is None else secret.get_secret_value())
+    return Keeper(open_store(settings.snapshot_store), seal, metrics)
 
 
 async def watch_lag(metrics: Metrics) -> None:

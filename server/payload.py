@@ -3,6 +3,8 @@
 import re
 import struct
 import zlib
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import av
@@ -20,14 +22,20 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 """The chunks that hold the picture; the others are comments, profiles and animations."""
 
-_H264_HEADERS = range(6, 10)
-"""Supplemental information, sequence and picture parameter sets, delimiter."""
+_UNIT_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
-_HEVC_HEADERS = (32, 33, 34, 35, 39, 40)
-"""Video, sequence and picture parameter sets, delimiter, supplemental information."""
+_HEADERS: dict[Codec, tuple[int, ...]] = {"h264": (6, 7, 8, 9), "hevc": (32, 33, 34, 35, 39, 40)}
+"""Parameter sets (of video, sequence and picture), delimiter, supplemental information."""
+
+_SEQUENCE_PARAMETERS: dict[Codec, int] = {"h264": 7, "hevc": 33}
+_REFRESH: dict[Codec, set[int]] = {"h264": {5}, "hevc": {19, 20}}
+"""Pictures before which a decoder forgets everything."""
 
 _CODED_BEYOND_PX = 128
 """Video codes whole blocks, and FFmpeg counts a margin beside them."""
+
+KEPT_PACKETS_BYTES = 384 << 10
+"""Packets since the last independent picture that are kept for a decoder elsewhere."""
 
 _VIDEO = {"h264": "h264", "hevc": "hevc", "mjpeg": "mjpeg"}
 
@@ -54,6 +62,17 @@ class PayloadDecoder:
             "png": self._png,
         }.get(codec)
         self._video = None if self._still else _open_video(codec, size)
+        self._since_key = PacketLog(codec)
+
+    @property
+    def packets(self) -> tuple[bytes, ...] | None:
+        """What another decoder must see first to go on as this one; None where that is too much."""
+        return self._since_key.packets
+
+    def catch_up(self, packets: Sequence[bytes]) -> None:
+        """Take in another decoder's packets; their pictures were seen there."""
+        for packet in packets:
+            self._packet(memoryview(packet))
 
     def luma(self, payload: memoryview) -> NDArray[np.uint8] | None:
         """Decode one payload.
@@ -100,6 +119,7 @@ class PayloadDecoder:
 
     def _packet(self, payload: memoryview) -> NDArray[np.uint8] | None:
         assert self._video is not None
+        self._since_key.add(bytes(payload))
         try:
             pictures = self._video.decode(av.Packet(bytes(payload)))
         except FFmpegError as error:
@@ -131,15 +151,66 @@ def _has_only_headers(codec: Codec, packet: bytes) -> bool:
     Source:
         NAL unit types: ITU-T H.264 table 7-1, ITU-T H.265 table 7-1; start codes: annex B of both.
     """
-    firsts = [match[1][0] for match in re.finditer(rb"\x00\x00\x01(.)", packet, re.DOTALL)]
+    kinds = _unit_kinds(codec, packet)
+    headers = _HEADERS.get(codec, ())
+    return bool(kinds) and all(kind in headers for kind in kinds)
+
+
+def _unit_kinds(codec: Codec, packet: bytes) -> list[int]:
+    """Types of the NAL units of a packet; none for a codec that has no such."""
+    firsts = [match[1][0] for match in _UNIT_START.finditer(packet)]
     match codec:
         case "h264":
-            are_headers = [first & 31 in _H264_HEADERS for first in firsts]
+            return [first & 31 for first in firsts]
         case "hevc":
-            are_headers = [first >> 1 & 63 in _HEVC_HEADERS for first in firsts]
+            return [first >> 1 & 63 for first in firsts]
         case _:
-            return False
-    return bool(are_headers) and all(are_headers)
+            return []
+
+
+class PacketLog:
+    """The packets of a video since the last picture that needs none before it.
+
+    Source:
+        Instantaneous decoding refresh and sequence parameter sets: ITU-T H.264 table 7-1, H.265
+        table 7-1.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._parameters = b""
+        self._packets: list[bytes] = []
+        self._bytes = 0
+
+    @property
+    def packets(self) -> tuple[bytes, ...] | None:
+        """Oldest first; None where they are more than KEPT_PACKETS_BYTES."""
+        return None if self._bytes > KEPT_PACKETS_BYTES else tuple(self._packets)
+
+    def add(self, packet: bytes) -> None:
+        """Take the next packet in."""
+        if self._codec not in _HEADERS:
+            return
+        kinds = set(_unit_kinds(self._codec, packet))
+        if _SEQUENCE_PARAMETERS[self._codec] in kinds:
+            self._parameters = _parameter_units(self._codec, packet)
+        elif kinds & _REFRESH[self._codec]:
+            packet = self._parameters + packet
+        if kinds & _REFRESH[self._codec]:
+            self._packets, self._bytes = [], 0
+        self._bytes += len(packet)
+        if self._bytes <= KEPT_PACKETS_BYTES:
+            self._packets.append(packet)
+        else:
+            self._packets = []
+
+
+def _parameter_units(codec: Codec, packet: bytes) -> bytes:
+    """The parameter sets of a packet, each with its start code."""
+    starts = [match.start() for match in _UNIT_START.finditer(packet)]
+    units = [packet[a:b] for a, b in pairwise([*starts, len(packet)])]
+    kinds = _unit_kinds(codec, packet)
+    return b"".join(u for u, k in zip(units, kinds, strict=True) if k in _HEADERS[codec])
 
 
 class _Chunk(NamedTuple):

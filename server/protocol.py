@@ -243,6 +243,9 @@ class Result(ServerMessage):
     quality: QualityMessage
     ef: EfMessage
     dropped: int = Field(description="Frames of this session dropped so far.")
+    saved_seq: int | None = Field(
+        default=None, description="The last frame that a killed server does not lose; null: none."
+    )
     stages_ms: StagesMs
 
 

@@ -11,17 +11,21 @@ from server.engine import Engine
 from server.errors import (
     AdmissionError,
     DrainingError,
+    EngineDeadError,
     FencedError,
     IdleError,
     ResumeError,
     SlowReaderError,
     SocketGoneError,
 )
+from server.keys import ApiKey
 from server.log import session_name
 from server.metrics import Metrics
 from server.protocol import Drain, Hello, Ready
+from server.saver import Saver
 from server.session import Owner, Session
 from server.settings import Settings
+from server.snapshots import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +39,25 @@ SURVIVED = (IdleError, SlowReaderError, FencedError, DrainingError, SocketGoneEr
 class Roster:
     """Every session of this server, live or parked; used from the event loop alone."""
 
-    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, metrics: Metrics, keeper: Keeper | None = None
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            settings: limits.
+            engine: whose models the sessions use.
+            metrics: counts sessions.
+            keeper: of sessions beyond this process, None where a cut ends them.
+        """
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
+        self._saver = Saver(settings, keeper)
         self._sessions: dict[str, Session] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
+        self._claimed: set[str] = set()
         self.is_draining = False
 
     def __len__(self) -> int:
@@ -56,50 +72,84 @@ class Roster:
 
         Raises:
             AdmissionError: full, too slow for one more, or going away.
+            EngineDeadError: nothing works here any more.
             ResumeError: nothing to go on with.
+            StoreError: whether there is something cannot be found out.
             UnknownModelError: no such model here.
         """
-        if self.is_draining:
-            raise DrainingError("this server is going away; try another one")
-        session = await self._claim(hello) if hello.resume else self._open(hello)
+        session = await self._begin(hello, owner)
         resumed = hello.resume is not None
-        session.owner = owner
-        session.phase = "live"
         released = self._released[session.token] = asyncio.Event()
         name = session_name.set(session.name)
         self._count("resumed" if resumed else "new")
         logger.info("session begins", extra={"resumed": resumed, "codec": hello.codec})
         try:
+            if not resumed:
+                await self._saver.begin(session)
             yield session, resumed
         except asyncio.CancelledError:
-            self._park(session, why="cancelled")
+            await self._park(session, why="cancelled")
             raise
         except SURVIVED as error:
             if isinstance(error, SocketGoneError) and error.is_farewell:
-                self._end(session)
+                await self._end(session)
             else:
-                self._park(session, why=error.code)
+                await self._park(session, why=error.code)
+            raise
+        except EngineDeadError:
+            # Another server can go on from the last snapshot; this one can make no other.
+            self._forget(session)
             raise
         except BaseException:
-            self._end(session)
+            await self._end(session)
             raise
         else:
-            self._end(session)
+            # Who lost the line before the summary came may ask for it once more.
+            await self._saver.save(session)
+            self._forget(session)
         finally:
             session.owner = None
             released.set()
             session_name.reset(name)
             self._show()
 
-    def _open(self, hello: Hello) -> Session:
+    async def _begin(self, hello: Hello, owner: Owner) -> Session:
+        """Open or claim a session, and give it its owner."""
+        if self.is_draining:
+            raise DrainingError("this server is going away; try another one")
+        if not self._engine.is_alive:
+            raise EngineDeadError("the server's network no longer answers; try another server")
+        if hello.resume is None:
+            session = self._open(hello, owner.key)
+        else:
+            session = await self._claim(hello, hello.resume, _name(owner.key))
+        session.owner = owner
+        session.phase = "live"
+        return session
+
+    def _open(self, hello: Hello, key: ApiKey | None) -> Session:
+        self._check_quota(key)
         self._make_room()
         self._engine.check_rate(hello.fps, self._held_fps())
         session = Session(hello, self._engine.predictor(hello.model))
+        session.holder = _name(key)
         self._sessions[session.token] = session
         return session
 
+    def _check_quota(self, key: ApiKey | None) -> None:
+        """Refuse one session more than a key may hold, live and parked.
+
+        Raises:
+            AdmissionError: it holds as many.
+        """
+        if key is None or key.max_sessions is None:
+            return
+        held = sum(each.holder == key.name for each in self._sessions.values())
+        if held >= key.max_sessions:
+            raise AdmissionError(f"this key may hold {key.max_sessions} sessions and holds as many")
+
     def _make_room(self) -> None:
-        """Free the session parked longest where there are too many.
+        """Let go of the session parked longest where there are too many; the store keeps it.
 
         Raises:
             AdmissionError: all are live.
@@ -111,48 +161,70 @@ class Roster:
             raise AdmissionError(
                 f"this server takes {self._settings.max_sessions} sessions and has as many"
             )
-        self._end(parked)
+        self._forget(parked)
 
     def _held_fps(self) -> float:
         """Frames a second that the live sessions declared, together."""
         live = [each for each in self._sessions.values() if each.phase == "live"]
         return sum(each.hello.fps or 0.0 for each in live)
 
-    async def _claim(self, hello: Hello) -> Session:
-        """Take over a session, from a socket that still lives if need be."""
-        token = hello.resume or ""
+    async def _claim(self, hello: Hello, token: str, holder: str | None) -> Session:
+        """Take over a session: from this process, a socket that still lives, or the store."""
+        if token in self._claimed:
+            raise ResumeError("another socket was faster to resume this session")
+        self._claimed.add(token)
+        try:
+            here = await self._claim_here(hello, token, holder)
+            stored = await self._saver.claim(token, here, self._engine.predictor(hello.model))
+            if stored is not here:
+                _check_fit(stored, hello, holder)
+                if here is None:
+                    self._make_room()
+        finally:
+            self._claimed.discard(token)
+        self._stop_timer(token)
+        self._sessions[token] = stored
+        stored.resume(hello)
+        return stored
+
+    async def _claim_here(self, hello: Hello, token: str, holder: str | None) -> Session | None:
+        """The session in this process's memory, its socket gone; None where it is not here."""
         session = self._sessions.get(token)
         if session is None:
-            raise ResumeError("no session of this token is kept here; begin a new one")
-        if not session.fits(hello):
-            raise ResumeError("hello describes other frames than the session that it resumes")
+            return None
+        _check_fit(session, hello, holder)
         if session.owner is not None:
             session.owner.fence()
             try:
                 await asyncio.wait_for(self._released[token].wait(), RELEASE_TIMEOUT_S)
             except TimeoutError as error:
                 raise ResumeError("the session's other socket does not let go") from error
-        if token not in self._sessions or session.owner is not None:
-            raise ResumeError("another socket was faster to resume this session")
-        self._stop_timer(token)
-        session.resume(hello)
-        return session
+        return self._sessions.get(token)
 
-    def _park(self, session: Session, why: str) -> None:
+    async def _park(self, session: Session, why: str) -> None:
         """Keep a session without a socket for a while; the longest parked stands first."""
         if self._settings.resume_s == 0:
-            self._end(session)
+            await self._end(session)
             return
         session.phase = "parked"
         self._sessions.pop(session.token)
         self._sessions[session.token] = session
+        if not await self._saver.save(session):
+            # Another process goes on with it.
+            self._forget(session)
+            return
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._settings.resume_s, self._end, session)
+        timer = loop.call_later(self._settings.resume_s, self._forget, session)
         self._timers[session.token] = timer
         logger.info("session parked", extra={"why": why, "results": session.results})
 
-    def _end(self, session: Session) -> None:
-        """Free all that a session holds."""
+    async def _end(self, session: Session) -> None:
+        """End a session for good, in the store too."""
+        self._forget(session)
+        await self._saver.end(session)
+
+    def _forget(self, session: Session) -> None:
+        """Free all that a session holds here; what the store has of it stays there."""
         self._stop_timer(session.token)
         self._sessions.pop(session.token, None)
         self._released.pop(session.token, None)
@@ -174,13 +246,18 @@ class Roster:
             count = sum(each.phase == phase for each in self._sessions.values())
             self._metrics.sessions.labels(phase).set(count)
 
+    async def checkpoint(self, session: Session) -> None:
+        """Take a snapshot between two frames, where one is due."""
+        await self._saver.checkpoint(session)
+
     def ready(self, session: Session, is_resumed: bool) -> Ready:
         """The answer to hello."""
         limits = self._settings
         return session.ready(limits.inbox_frames, limits.resume_s, resumed=is_resumed)
 
-    def drain_message(self, session: Session) -> Drain:
-        """What a session is told when the server goes away."""
+    async def drain_message(self, session: Session) -> Drain:
+        """What a session is told when the server goes away, once others can go on with it."""
+        await self._saver.save(session)
         return Drain(
             resume=session.token,
             resume_within_s=self._settings.resume_s,
@@ -202,9 +279,9 @@ class Roster:
                 logger.warning("sessions did not leave in time")
 
     def close(self) -> None:
-        """Free every session."""
+        """Free every session; what is kept of them elsewhere stays."""
         for session in list(self._sessions.values()):
-            self._end(session)
+            self._forget(session)
 
     def listing(self) -> list[dict[str, Any]]:
         """What an operator may know of the sessions: no token, nothing of a patient."""
@@ -222,3 +299,19 @@ class Roster:
             }
             for each in self._sessions.values()
         ]
+
+
+def _name(key: ApiKey | None) -> str | None:
+    return None if key is None else key.name
+
+
+def _check_fit(session: Session, hello: Hello, holder: str | None) -> None:
+    """Refuse to go on with frames of another kind, or for another key.
+
+    Raises:
+        ResumeError: hello describes such, or it came with such.
+    """
+    if session.holder != holder:
+        raise ResumeError("no session of this token is kept here; begin a new one")
+    if not session.fits(hello):
+        raise ResumeError("hello describes other frames than the session that it resumes")

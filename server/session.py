@@ -1,14 +1,24 @@
 """One client's life: its memory, its open beat, its counters, and the record of its answers."""
 
+import json
 import secrets
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from model import STRUCTURES, Frame, Predictor, Region, to_source_labels
+from model import (
+    STRUCTURES,
+    EjectionFraction,
+    Frame,
+    Predictor,
+    Region,
+    StateError,
+    to_source_labels,
+)
 from server.analysis import Analysis
-from server.errors import UnsupportedCodecError
+from server.answers import AnswerRecord
+from server.errors import MalformedMessageError, SnapshotError, UnsupportedCodecError
+from server.keys import ApiKey
 from server.masks import Runs, encode_mask
 from server.payload import PayloadDecoder
 from server.protocol import (
@@ -26,9 +36,7 @@ from server.protocol import (
     StagesMs,
     Summary,
 )
-
-ANSWERS_KEPT = 64
-"""Answers that a resuming client can ask for again; docs/protocol.md promises them."""
+from server.snapshots import Lease, pack, unpack
 
 UNHURRIED_FPS = 1.0
 """A client that declares no frame rate gives way to those that do."""
@@ -77,14 +85,22 @@ class Answer:
 
     Attributes:
         stages: None where the frame was not segmented.
+        reason: why it was dropped, None where it was not.
     """
 
     messages: tuple[str, ...]
     stages: Stages | None
+    reason: DropReason | None = None
 
 
 class Owner(Protocol):
-    """Whoever serves a session at the moment."""
+    """Whoever serves a session at the moment.
+
+    Attributes:
+        key: the key that its client showed; None where none is needed.
+    """
+
+    key: ApiKey | None
 
     def fence(self) -> None:
         """Stop after the present frame: another socket goes on."""
@@ -94,10 +110,22 @@ class Owner(Protocol):
 
 
 class Session:
-    """One live stream, from hello to its end; it outlives its sockets."""
+    """One live stream, from hello to its end; it outlives its sockets, and its process.
 
-    def __init__(self, hello: Hello, predictor: Predictor) -> None:
+    Attributes:
+        holder: name of the key that opened it, the only one that may resume it.
+        lease: the right to write its snapshot, None where none is kept.
+        saved_seq: the last frame whose answer a snapshot holds, None before any.
+        unsaved: answers since the last snapshot was taken.
+    """
+
+    def __init__(self, hello: Hello, predictor: Predictor, token: str | None = None) -> None:
         """Open a session.
+
+        Args:
+            hello: what was said.
+            predictor: the network.
+            token: the secret that resumes it; a new one where None.
 
         Raises:
             UnsupportedCodecError: frames of this codec cannot be decoded here.
@@ -105,22 +133,32 @@ class Session:
         self.hello = hello
         self.model = predictor.model
         self.name = "s_" + secrets.token_urlsafe(6)
-        self.token = secrets.token_urlsafe(24)
+        self.token = token or secrets.token_urlsafe(24)
         self.phase: Phase = "live"
         self.owner: Owner | None = None
+        self.holder: str | None = None
+        self.lease: Lease | None = None
         self.last_seq: int | None = None
+        self.saved_seq: int | None = None
+        self.unsaved = 0
         self.results = 0
         self.dropped = 0
         self.opened_s = time.time()
         self._decoder = PayloadDecoder(hello.codec, hello.size)
         region = hello.region and Region(*hello.region)
         self._analysis = Analysis(predictor, region, hello.spacing_mm)
-        self._answers: OrderedDict[int, tuple[str, ...]] = OrderedDict()
+        self._answers = AnswerRecord()
+        self._farewell: tuple[str, ...] | None = None
 
     @property
     def period_s(self) -> float:
         """How soon a frame should be answered: before the next one comes."""
         return 1.0 / (self.hello.fps or UNHURRIED_FPS)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a snapshot of what stands here now was stored."""
+        return self.unsaved == 0 and self.last_seq is not None and self.saved_seq == self.last_seq
 
     def fits(self, hello: Hello) -> bool:
         """Whether another socket's hello describes the same frames."""
@@ -157,6 +195,7 @@ class Session:
         Raises:
             EchoError: the frame is broken, or the network failed; the session cannot go on.
         """
+        self._check_open()
         started_s = time.perf_counter()
         header = arrival.header
         if header.codec != self.hello.codec:
@@ -188,6 +227,7 @@ class Session:
             quality=QualityMessage.of(finding.reading.quality),
             ef=EfMessage.of(finding.ef),
             dropped=self.dropped,
+            saved_seq=self.saved_seq,
             stages_ms=stages.to_message(),
         )
         beats = [BeatMessage.of(beat).to_json() for beat in finding.beats]
@@ -195,27 +235,43 @@ class Session:
 
     def drop(self, header: FrameHeader, reason: DropReason) -> Answer:
         """Answer a frame without segmenting it."""
+        self._check_open()
         self.dropped += 1
         message = Dropped(seq=header.seq, time_us=header.time_us, reason=reason)
-        return self._record(header.seq, (message.to_json(),), None)
+        answer = self._record(header.seq, (message.to_json(),), None)
+        return replace(answer, reason=reason)
+
+    @property
+    def ef(self) -> EjectionFraction:
+        """The ejection fraction so far, or why there is none."""
+        return self._analysis.ef
 
     def repeat(self, header: FrameHeader) -> Answer:
         """Answer a frame that was answered before, from the record where it is still there."""
         kept = self._answers.get(header.seq)
         if kept is not None:
-            return Answer(kept, None)
+            return Answer(kept, None, "repeated")
         message = Dropped(seq=header.seq, time_us=header.time_us, reason="repeated")
-        return Answer((message.to_json(),), None)
+        return Answer((message.to_json(),), None, "repeated")
 
     def _record(self, seq: int, messages: tuple[str, ...], stages: Stages | None) -> Answer:
         self.last_seq = seq
-        self._answers[seq] = messages
-        if len(self._answers) > ANSWERS_KEPT:
-            self._answers.popitem(last=False)
+        self.unsaved += 1
+        self._answers.add(seq, messages)
         return Answer(messages, stages)
 
     def summary(self) -> tuple[str, ...]:
-        """Close the last beat; returns the messages that end the session."""
+        """Close the last beat; returns what ends the session, and the same ever after."""
+        if self._farewell is None:
+            self._farewell = self._sum_up()
+            self.unsaved += 1
+        return self._farewell
+
+    def _check_open(self) -> None:
+        if self._farewell is not None:
+            raise MalformedMessageError("bye was said in this session; no frame may follow")
+
+    def _sum_up(self) -> tuple[str, ...]:
         closed = [BeatMessage.of(beat).to_json() for beat in self._analysis.finish()]
         summary = Summary(
             session=self.name,
@@ -225,3 +281,51 @@ class Session:
             ef=EfMessage.of(self._analysis.ef),
         )
         return (*closed, summary.to_json())
+
+    def snapshot(self) -> bytes | None:
+        """All that another process needs to go on; call it between two frames, on any thread.
+
+        Returns:
+            None while a video decoder would have to see too much first.
+        """
+        packets = self._decoder.packets
+        if packets is None:
+            return None
+        self.unsaved = 0
+        facts = {
+            "name": self.name,
+            "holder": self.holder,
+            "hello": self.hello.model_dump(mode="json"),
+            "last_seq": self.last_seq,
+            "results": self.results,
+            "dropped": self.dropped,
+            "opened_s": self.opened_s,
+            "farewell": self._farewell,
+            "packets": len(packets),
+        }
+        parts = [json.dumps(facts).encode(), *self._analysis.to_parts()]
+        return pack(self.model.sha256, [*parts, *packets, *self._answers.to_parts()])
+
+    @classmethod
+    def restore(cls, blob: bytes, predictor: Predictor, token: str) -> "Session":
+        """Open a session where another one stood when ``snapshot`` was called.
+
+        Raises:
+            SnapshotError: not such bytes, or another model's or version's.
+            UnsupportedCodecError: frames of its codec cannot be decoded here.
+        """
+        facts_text, memory, tracker, beats, *rest = unpack(blob, predictor.model.sha256)
+        facts = json.loads(facts_text)
+        hello = Hello.model_validate_json(json.dumps(facts["hello"]))
+        session = cls(hello, predictor, token)
+        for name in ("name", "holder", "last_seq", "results", "dropped", "opened_s"):
+            setattr(session, name, facts[name])
+        session.saved_seq = session.last_seq
+        session._farewell = facts["farewell"] and tuple(facts["farewell"])
+        try:
+            session._analysis.restore(memory, tracker, beats)
+        except StateError as error:
+            raise SnapshotError(f"the session cannot be read: {error.message}") from error
+        session._decoder.catch_up(rest[: facts["packets"]])
+        session._answers = AnswerRecord.from_parts(rest[facts["packets"] :])
+        return session

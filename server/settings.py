@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.errors import SettingsError
@@ -88,6 +88,18 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         default=10.0, gt=0, description="How long a stopping server waits for its sessions."
     )
+    snapshot_store: str = Field(
+        default_factory=lambda: str(
+            Path(tempfile.gettempdir()) / f"gdkvm-sessions-{os.getuid()}" / "sessions.sqlite"
+        ),
+        description="SQLite file or redis:// URL where sessions outlive their server.",
+    )
+    snapshot_key: SecretStr | None = Field(
+        default=None, description="32 bytes in hexadecimal that encrypt what that store holds."
+    )
+    checkpoint_frames: int = Field(
+        default=16, ge=0, description="Answers of a session between two snapshots; 0 takes none."
+    )
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
     max_clips: PositiveInt = Field(
         default=1000, description="Results kept, and clips that may wait; the oldest makes room."
@@ -101,6 +113,11 @@ class Settings(BaseSettings):
     clip_dir: Path = Field(
         default_factory=lambda: _home() / "clips",
         description="Folder of clips and their queue, which outlive the server.",
+    )
+
+    deidentify_key: SecretStr | None = Field(
+        default=None,
+        description="Secret that pseudonyms are made with; one of each start's own if unset.",
     )
 
     def is_loopback(self) -> bool:

@@ -269,7 +269,7 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
                     answer = await engine.run(work, owner=session, due_s=due_s)
                     await socket.answer(answer, frame.received_s)
         except DrainingError:
-            await socket.send([roster.drain_message(session).to_json()])
+            await socket.send([(await roster.drain_message(session)).to_json()])
             raise
         await socket.send(session.summary())
 
@@ -279,3 +279,4 @@ def answer_note(session: Session, note: Note) -> Answer:
     if note.is_repeated:
         return session.repeat(note.header)
     return session.drop(note.header, "replaced")
+                await roster.checkpoint(session)

@@ -41,7 +41,8 @@ class Serving:
 def serving(folder: Path, **settings: object) -> Iterator[Serving]:
     """Serve on a free port with these settings until the block ends."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("GDKVM_")}
-    chosen = {"clip_dir": folder / "clips", **settings}
+    own = {"clip_dir": folder / "clips", "snapshot_store": folder / "sessions.sqlite"}
+    chosen: dict[str, object] = {**own, **settings}
     ours = {f"GDKVM_{name.upper()}": str(value) for name, value in chosen.items()}
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0"]
     errors = folder / "stderr"

@@ -295,7 +295,15 @@ def live_server(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("server.app.load_predictor", lambda *_, **__: predictor)
         server = DrainingServer(
-            Settings(**{"port": 0, "clip_dir": folder, "threads": 1, **settings})
+            Settings(
+                **{
+                    "port": 0,
+                    "clip_dir": folder,
+                    "snapshot_store": str(folder / "sessions.sqlite"),
+                    "threads": 1,
+                    **settings,
+                }
+            )
         )
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer_bytes is not None:

@@ -166,13 +166,9 @@ async def test_a_hello_of_other_frames_resumes_nothing(empty: Live, other: dict[
         await talk.end()
 
 
-@pytest.mark.parametrize("farewell", ["bye", "close"])
-async def test_a_session_that_was_ended_resumes_nothing(empty: Live, farewell: str) -> None:
+async def test_a_session_that_was_left_resumes_nothing(empty: Live) -> None:
     async with empty.talk() as talk:
-        if farewell == "bye":
-            await talk.end()
-        else:
-            await talk.connection.close(1000)
+        await talk.connection.close(1000)
     await empty.assert_all_is_freed()
     async with empty.socket() as late:
         await late.say_hello(resume=talk.ready["resume"])
@@ -192,16 +188,17 @@ async def test_one_session_too_many_is_told_that_the_server_is_full(empty: Live)
         await second.end()
 
 
-async def test_the_session_parked_longest_makes_room(empty: Live) -> None:
+async def test_the_session_parked_longest_makes_room_and_is_kept_in_the_store(empty: Live) -> None:
     async with empty.talk() as opened_first:
         longest, _ = await streamed(empty, range(1))
         opened_first.abort()
     await empty.until_parked(opened_first.ready["session"])
     async with empty.talk() as talk:
-        async with empty.socket() as evicted:
-            await evicted.say_hello(resume=longest)
-            heard, close = await evicted.hear_all()
-        assert (heard[0]["code"], close) == ("cannot_resume", 4004)
+        async with empty.talk(resume=longest) as evicted:
+            assert evicted.ready["last_seq"] == 0
+            await evicted.say(beating(1))
+            assert (await evicted.hear())["areas_px"]["atrium"] == 2
+            await evicted.end()
         async with empty.talk(resume=opened_first.ready["resume"]) as resumed:
             await resumed.end()
         await talk.end()

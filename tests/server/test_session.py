@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from model import STRUCTURES, Mask, Predictor, Quality, Reading, Ventricle
+from server.answers import ANSWERS_KEPT
 from server.errors import UnsupportedCodecError
 from server.protocol import BeatMessage, FrameHeader, Hello, Result, Summary
-from server.session import ANSWERS_KEPT, Answer, Arrival, Session
+from server.session import Answer, Arrival, Session
 from tests.server.live import (
     SIDE,
     CountingBackend,

@@ -1,0 +1,136 @@
+"""Snapshots of sessions: when they are taken, who may write them, and how one goes on from them."""
+
+import asyncio
+import logging
+
+from model import Predictor
+from server.errors import ResumeError, StoreError
+from server.session import Session
+from server.settings import Settings
+from server.snapshots import Keeper, Lease
+
+logger = logging.getLogger(__name__)
+
+
+class Saver:
+    """Keeps this server's sessions beyond its process; used from the event loop alone.
+
+    Where the store fails, a session goes on without it: its socket is no worse off.
+    """
+
+    def __init__(self, settings: Settings, keeper: Keeper | None) -> None:
+        """Begin.
+
+        Args:
+            settings: how often and how long.
+            keeper: of snapshots, None where a cut ends a session.
+        """
+        self._settings = settings
+        self._keeper = keeper
+        self._writes: dict[str, asyncio.Task[bool]] = {}
+
+    @property
+    def _live_ttl_s(self) -> float:
+        """How long a snapshot of a live session is kept: it may be silent before it is cut."""
+        return self._settings.resume_s + self._settings.idle_timeout_s
+
+    async def begin(self, session: Session) -> None:
+        """Give a new session its lease, and store it: a token that was told can be resumed."""
+        if self._keeper is not None:
+            session.lease = self._keeper.first_lease(session.token)
+            await self.save(session)
+
+    async def claim(self, token: str, here: Session | None, predictor: Predictor) -> Session:
+        """Take over a session.
+
+        Args:
+            token: of the session.
+            here: what this process has in memory of it.
+            predictor: goes on with it, where it must be restored.
+
+        Returns:
+            What is here where nobody else has had it since, else what the store holds.
+
+        Raises:
+            ResumeError: nothing is kept, or it has ended, or cannot be read.
+            StoreError: whether something is kept cannot be found out.
+        """
+        held = await self._ask(token, here)
+        if held is None:
+            if here is None:
+                raise ResumeError("no session of this token is kept here; begin a new one")
+            return here
+        lease, blob = held
+        if here is not None and here.lease and lease.epoch == here.lease.epoch + 1:
+            here.lease = lease
+            return here
+        if blob is None:
+            raise ResumeError("this session has ended; begin a new one")
+        restored = await asyncio.to_thread(Session.restore, blob, predictor, token)
+        restored.lease = lease
+        return restored
+
+    async def _ask(self, token: str, here: Session | None) -> tuple[Lease, bytes | None] | None:
+        if self._keeper is None:
+            return None
+        try:
+            return await self._keeper.claim(token, self._live_ttl_s)
+        except StoreError as error:
+            if here is None:
+                raise
+            logger.error("a session goes on without its store", extra={"why": error.message})
+            return None
+
+    async def checkpoint(self, session: Session) -> None:
+        """Take a snapshot between two frames where one is due; it is written while frames go on."""
+        due = self._settings.checkpoint_frames
+        if session.lease is None or not 0 < due <= session.unsaved:
+            return
+        if session.token in self._writes:
+            return
+        seq, blob = session.last_seq, await asyncio.to_thread(session.snapshot)
+        if blob is None:
+            return
+        task = asyncio.create_task(self._write(session, seq, blob))
+        self._writes[session.token] = task
+        task.add_done_callback(lambda _: self._writes.pop(session.token, None))
+
+    async def _write(self, session: Session, seq: int | None, blob: bytes) -> bool:
+        """Store a snapshot.
+
+        Returns:
+            False where another process has taken the session over.
+        """
+        assert self._keeper is not None
+        assert session.lease is not None
+        try:
+            is_ours = await self._keeper.save(session.lease, blob, self._live_ttl_s)
+        except StoreError as error:
+            logger.error("a snapshot could not be stored", extra={"why": error.message})
+            return True
+        if is_ours:
+            session.saved_seq = seq
+        elif session.owner is not None:
+            session.owner.fence()
+        return is_ours
+
+    async def save(self, session: Session) -> bool:
+        """Take and store a snapshot, and wait for it; see ``_write``."""
+        if session.token in self._writes:
+            await asyncio.wait([self._writes[session.token]])
+        if session.lease is None or session.is_saved:
+            return True
+        seq, blob = session.last_seq, await asyncio.to_thread(session.snapshot)
+        if blob is None:
+            logger.warning("too much video since a key frame to keep a session elsewhere")
+            return True
+        return await self._write(session, seq, blob)
+
+    async def end(self, session: Session) -> None:
+        """Say in the store that a session has ended: nobody goes on with it."""
+        if self._keeper is None or session.lease is None:
+            return
+        try:
+            await self._keeper.save(session.lease, None, self._live_ttl_s)
+        except StoreError as error:
+            logger.error("the end of a session could not be stored", extra={"why": error.message})

@@ -1,0 +1,96 @@
+"""Snapshots in and out of a store, off the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from server.errors import StoreError
+from server.metrics import Metrics
+from server.snapshots.seal import Seal, name_of
+from server.snapshots.sqlite import SqliteStore
+from server.snapshots.store import Lease, SnapshotStore
+
+T = TypeVar("T")
+
+
+def open_store(place: str) -> SnapshotStore:
+    """Open what a setting names: a Redis URL, or else a file.
+
+    Raises:
+        StoreError: it cannot be opened, or the library for it is not installed.
+    """
+    if place.startswith(("redis://", "rediss://")):
+        try:
+            from server.snapshots.redis_store import RedisStore
+        except ModuleNotFoundError as error:
+            raise StoreError("Redis needs: pip install 'gdkvm-live[redis]'") from error
+        return RedisStore(place)
+    return SqliteStore(Path(place))
+
+
+class Keeper:
+    """Seals what goes into a store and opens what comes out; one piece of work at a time."""
+
+    def __init__(self, store: SnapshotStore, seal: Seal, metrics: Metrics) -> None:
+        self._store = store
+        self._seal = seal
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, "snapshots")
+
+    def first_lease(self, token: str) -> Lease:
+        """The lease of a session that begins."""
+        return Lease(name_of(token), 1)
+
+    async def claim(self, token: str, ttl_s: float) -> tuple[Lease, bytes | None] | None:
+        """Take a session over.
+
+        Returns:
+            The lease, and the snapshot or None where the session has ended; None where nothing
+            is kept of it.
+
+        Raises:
+            StoreError: the store cannot be asked.
+            SnapshotError: what is there is not ours to read, or was tampered with.
+        """
+        name = name_of(token)
+        held = await self._run(self._store.claim, name, ttl_s)
+        if held is None:
+            return None
+        blob = None if held.stored is None else self._seal.open(name, held.stored)
+        return held.lease, blob
+
+    async def save(self, lease: Lease, blob: bytes | None, ttl_s: float) -> bool:
+        """Write a snapshot, or None to say that the session has ended.
+
+        Returns:
+            False where somebody else took the session over.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        try:
+            is_ours = await self._run(self._write, lease, blob, ttl_s)
+        except StoreError:
+            self._metrics.snapshots.labels("failed").inc()
+            raise
+        self._metrics.snapshots.labels("saved" if is_ours else "fenced").inc()
+        return is_ours
+
+    def _write(self, lease: Lease, blob: bytes | None, ttl_s: float) -> bool:
+        started_s = time.perf_counter()
+        stored = None if blob is None else self._seal.close(lease.name, blob)
+        is_ours = self._store.put(lease, stored, ttl_s)
+        self._metrics.snapshot_s.observe(time.perf_counter() - started_s)
+        return is_ours
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, *arguments)
+
+    def close(self) -> None:
+        """Let what was begun end, and close the store; blocks."""
+        self._thread.shutdown()
+        self._store.close()
