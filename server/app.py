@@ -35,10 +35,11 @@ from server.routes.clips import clip_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
 from server.routes.pictures import picture_routes
+from server.routes.results import result_routes, schema_routes
 from server.schedule import Lane
 from server.settings import Settings
-from server.stream import FrameSocket, serve
 from server.snapshots import Keeper, Seal, open_store
+from server.stream import FrameSocket, serve
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,8 @@ class Parts:
     engine: Engine
     roster: Roster
     store: ClipStore
-
     keeper: Keeper | None
+
 
 def create_app(settings: Settings) -> FastAPI:
     """Load the weights and put a server together.
@@ -83,9 +84,9 @@ def create_app(settings: Settings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await watch
         parts.roster.close()
-        await asyncio.to_thread(parts.store.close)
         if parts.keeper is not None:
             await asyncio.to_thread(parts.keeper.close)
+        await asyncio.to_thread(parts.store.close)
         await asyncio.to_thread(parts.engine.close)
 
     app = FastAPI(
@@ -104,6 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
     app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
     app.include_router(picture_routes(parts.store))
+    app.include_router(result_routes(parts.store))
+    app.include_router(schema_routes())
     app.include_router(sample_routes(read_sample()))
     add_stream(app, parts)
     mount_page(app)

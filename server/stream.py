@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,10 +134,20 @@ class FrameSocket:
         self._unanswered -= 1
         await self.send(answer.messages)
         self._metrics.frames.labels("result" if answer.stages else "dropped").inc()
+        if answer.reason is not None:
+            self._metrics.drops.labels(answer.reason).inc()
         if answer.stages is not None and received_s is not None:
             for stage in STAGES[:-1]:
                 self._metrics.observe_stage(stage, getattr(answer.stages, stage))
             self._metrics.observe_stage("total", time.perf_counter() - received_s)
+
+    def frame_under_way(self) -> AbstractContextManager[None]:
+        """Let operators see how old a frame is while it is worked on."""
+        return self._metrics.frame_under_way()
+
+    def count_ef(self, session: Session) -> None:
+        """Count the EF that a session ended with."""
+        self._metrics.count_ef(session.ef.state, session.ef.reasons)
 
     def fence(self) -> None:
         """Stop after the present frame: another socket goes on."""
@@ -266,12 +277,15 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
                 else:
                     work = partial(session.answer, frame)
                     due_s = frame.received_s + session.period_s
-                    answer = await engine.run(work, owner=session, due_s=due_s)
+                    with socket.frame_under_way():
+                        answer = await engine.run(work, owner=session, due_s=due_s)
                     await socket.answer(answer, frame.received_s)
+                await roster.checkpoint(session)
         except DrainingError:
             await socket.send([(await roster.drain_message(session)).to_json()])
             raise
         await socket.send(session.summary())
+        socket.count_ef(session)
 
 
 def answer_note(session: Session, note: Note) -> Answer:
@@ -279,4 +293,3 @@ def answer_note(session: Session, note: Note) -> Answer:
     if note.is_repeated:
         return session.repeat(note.header)
     return session.drop(note.header, "replaced")
-                await roster.checkpoint(session)
