@@ -5,54 +5,38 @@ holds its files, and what is in memory follows.
 """
 
 import asyncio
-import json
 import logging
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model import EchoError, Predictor
+from model import Predictor
 from server.clips.job import RESULT, Job
 from server.clips.ledger import Ledger
-from server.clips.making import MAKERS, Source, source_of
 from server.clips.retention import surplus
-from server.clips.room import CLIP_PREFIX, Room, remove, seal, size_of, write_whole
+from server.clips.room import CLIP_PREFIX, Room, remove, seal
+from server.clips.work import DeletedError, Works
 from server.errors import (
     AdmissionError,
     DrainingError,
-    EngineError,
     NotAvailableError,
     NotFoundError,
     StorageError,
     storage_errors,
 )
-from server.export.deidentify import Deidentifier
-from server.ingest import IngestLimits
 from server.metrics import Metrics
 from server.settings import Settings
-from server.study import analyse_clip
 
 logger = logging.getLogger(__name__)
-
-MOST_ATTEMPTS = 5
-"""How often work on a clip may have been under way when a server died, before it gets the blame."""
 
 RETRY_S = 5.0
 """How long to wait for room on a full disk before a result is tried again."""
 
 SWEEP_S = 60.0
 """How often to look for clips that have been kept long enough."""
-
-
-class _DeletedError(NotAvailableError):
-    """Nobody wants the result any more."""
 
 
 class ClipStore:
@@ -70,19 +54,18 @@ class ClipStore:
             SettingsError: the folder cannot be used, or another server uses it.
         """
         self._settings = settings
-        self._predictor = predictor
         self._metrics = metrics
-        self._maker_name = f"{version('gdkvm-live')}/{predictor.model.sha256}"
-        self.limits = IngestLimits(file_bytes=settings.upload_max_bytes)
-        self._deidentifier = Deidentifier.of(settings.deidentify_key)
         self.room = Room(settings.clip_dir)
         self._ledger = Ledger(self.room.ledger)
         self._jobs = {job.id: job for job in self._ledger.load(self.room.folder)}
+        self._leaving = threading.Event()
+        self._works = Works(
+            self._jobs, self.room, self._ledger, predictor, metrics, settings, self._leaving
+        )
         self._drop_what_lost_its_files()
         self.room.keep_only(set(self._jobs))
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="clips")
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="clip-files")
-        self._leaving = threading.Event()
         self._left = asyncio.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="clip-sweeper", daemon=True)
 
@@ -152,7 +135,7 @@ class ClipStore:
             EchoError: as `submit`.
         """
         job.sha256, job.size_bytes = await asyncio.to_thread(self._seal, job)
-        twin = self._twin(job, is_done=False)
+        twin = self._works.twin(job, is_done=False)
         if twin is not None:
             self._metrics.clip_duplicates.inc()
             self.discard(job)
@@ -170,19 +153,19 @@ class ClipStore:
     @staticmethod
     def _seal(job: Job) -> tuple[str, int]:
         if job.is_deleted:
-            raise _DeletedError("this clip was deleted")
+            raise DeletedError("this clip was deleted")
         with storage_errors():
             return seal(job.upload)
 
     def _register(self, job: Job) -> None:
         if not job.sha256:
             job.sha256, job.size_bytes = self._seal(job)
-        job.maker, job.state = self._maker_name, "queued"
+        job.maker, job.state = self._works.name, "queued"
         self._ledger.add(job)
         if job.is_deleted:
             self._ledger.remove(job.id)
-            raise _DeletedError("this clip was deleted")
-        if self._answer_from_store(job):
+            raise DeletedError("this clip was deleted")
+        if self._works.answer_from_store(job):
             self._ledger.save(job)
             self._tidy()
 
@@ -204,121 +187,13 @@ class ClipStore:
         """Bring one clip to its end; runs on the worker, which is where all its errors end."""
         self._metrics.jobs_waiting.labels("clip").dec()
         try:
-            while not self._try(job):
+            while not self._works.attempt(job):
                 if self._leaving.wait(RETRY_S):
                     return
         except Exception:
             logger.exception("a clip's end could not be written down")
             return
         self._tidy()
-
-    def _try(self, job: Job) -> bool:
-        """Work on a clip; False where the disk is too full to go on."""
-        try:
-            outcome = self._outcome(job)
-            if isinstance(outcome, DrainingError):
-                return self._put_back(job)
-            self._settle(job, outcome)
-        except StorageError:
-            logger.error("a clip waits for room on the disk", extra={"clip": job.id})
-            job.state, job.progress, job.error = "queued", None, None
-            return False
-        return True
-
-    def _outcome(self, job: Job) -> EchoError | None:
-        """Analyse a clip and write down what was found, or return why there is nothing.
-
-        Raises:
-            StorageError: the disk is full.
-        """
-        try:
-            self._check_wanted(job)
-            if not self._answer_from_store(job):
-                self._begin(job)
-                self._analyse(job)
-        except StorageError:
-            raise
-        except EchoError as error:
-            return error
-        except Exception:
-            if job.is_deleted:
-                return _DeletedError("this clip was deleted")
-            logger.exception("a clip failed")
-            return EngineError("this clip could not be worked on; the fault is ours")
-        return None
-
-    def _begin(self, job: Job) -> None:
-        if job.attempts >= MOST_ATTEMPTS:
-            raise EngineError("the server broke down over this clip; the fault is ours")
-        job.attempts += 1
-        job.maker, job.state = self._maker_name, "running"
-        self._ledger.save(job)
-
-    def _analyse(self, job: Job) -> None:
-        with storage_errors():
-            study = analyse_clip(
-                job.upload, self._predictor, view=job.view, limits=self.limits,
-                progress=self._watch(job),
-            )  # fmt: skip
-        job.seen_view = study.document["clip"]["view"]
-        write_whole(job.folder / RESULT, json.dumps(study.document).encode())
-
-    def _settle(self, job: Job, error: EchoError | None) -> None:
-        """Write down how a clip ended, then say so."""
-        job.error = error
-        job.state = "failed" if error else "done"
-        job.progress = None if error else 1.0
-        job.finished_s = time.time()
-        job.size_bytes = 0 if error else size_of(job.folder)
-        self._ledger.save(job)
-        if error or job.is_deleted:
-            remove(job.folder)
-
-    def _put_back(self, job: Job) -> bool:
-        """Leave a clip to the next run, with no blame on it."""
-        job.state, job.progress, job.attempts = "queued", None, job.attempts - 1
-        self._ledger.save(job)
-        return True
-
-    def _twin(self, job: Job, *, is_done: bool) -> Job | None:
-        """The last clip of the same bytes and the same view that the same weights work on."""
-        wanted = (job.sha256, job.view, self._maker_name)
-        twins = (each for each in reversed(self.jobs()) if each is not job)
-        twins = (each for each in twins if (each.sha256, each.view, each.maker) == wanted)
-        states = ("done",) if is_done else ("done", "queued", "running")
-        return next((each for each in twins if each.state in states), None)
-
-    def _answer_from_store(self, job: Job) -> bool:
-        """Give a clip the result of one like it, if there is one."""
-        twin = self._twin(job, is_done=True)
-        if twin is None:
-            return False
-        try:
-            content = (twin.folder / RESULT).read_bytes()
-        except FileNotFoundError:  # deleted at this moment
-            return False
-        write_whole(job.folder / RESULT, content)
-        _share(twin.upload, job.upload)
-        job.maker, job.seen_view = self._maker_name, twin.seen_view
-        job.state, job.progress, job.finished_s = "done", 1.0, time.time()
-        job.size_bytes = size_of(job.folder)
-        self._metrics.clip_duplicates.inc()
-        return True
-
-    @staticmethod
-    def _check_wanted(job: Job) -> None:
-        if job.is_deleted:
-            raise _DeletedError("this clip was deleted")
-
-    def _watch(self, job: Job) -> Callable[[int, int | None], None]:
-        def show(done: int, total: int | None) -> None:
-            self._check_wanted(job)
-            if self._leaving.is_set():
-                raise DrainingError("the server is stopping; ask again when it is back")
-            if job.state == "running" and total:
-                job.progress = round(done / total, 3)
-
-        return show
 
     def job(self, identifier: str) -> Job:
         """One clip by its name.
@@ -378,32 +253,9 @@ class ClipStore:
     async def _make(self, job: Job, name: str) -> Path:
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._maker, self._write, job, name)
+            return await loop.run_in_executor(self._maker, self._works.write, job, name)
         finally:
             del job.making[name]
-
-    def _write(self, job: Job, name: str) -> Path:
-        """Make a file whole, or none."""
-        path, part = job.folder / name, job.folder / f"part-{name}"
-        try:
-            self.room.check()
-            with storage_errors():
-                MAKERS[name](part, self._source(job))
-                part.rename(path)
-            job.size_bytes = size_of(job.folder)
-            self._ledger.save(job)
-        except FileNotFoundError as error:
-            self._check_wanted(job)
-            raise EngineError("the files of this clip are gone; the fault is ours") from error
-        finally:
-            part.unlink(missing_ok=True)
-            if job.is_deleted:
-                remove(job.folder)
-        return path
-
-    def _source(self, job: Job) -> Source:
-        watch = self._watch(job)
-        return source_of(job, self._predictor, self.limits, self._deidentifier, watch)
 
     async def delete(self, identifier: str) -> None:
         """Forget a clip and remove its files; work under way stops at its next frame.
@@ -461,12 +313,3 @@ class ClipStore:
                 self._forget(job)
         self._ledger.close()
         self.room.close()
-
-
-def _share(source: Path, target: Path) -> None:
-    """Let two equal files take the room of one, where the disk can."""
-    part = target.with_name(f"part-{target.name}")
-    with suppress(OSError):
-        os.link(source, part)
-        part.replace(target)
-    part.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-import server.clips.store
+import server.clips.work
 from model import EchoError
 from server.clips import MAKERS
 from server.errors import (
@@ -52,7 +52,7 @@ async def test_progress_is_the_share_of_frames_done_where_their_number_is_known(
             seen.append(keeper.store.jobs()[0].progress)
         raise NotFoundError("enough")
 
-    monkeypatch.setattr(server.clips.store, "analyse_clip", analyse)
+    monkeypatch.setattr(server.clips.work, "analyse_clip", analyse)
     job = await keeper.done()
     assert seen == [None, 0.75, 1.0]
     assert job.progress is None

@@ -1,0 +1,213 @@
+"""The work on one clip, on threads: analyse it, write down how that ended, make files of it."""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from model import EchoError, Predictor
+from server.clips.job import RESULT, Job
+from server.clips.ledger import Ledger
+from server.clips.making import MAKERS, Source, source_of
+from server.clips.room import Room, remove, size_of, write_whole
+from server.errors import (
+    DrainingError,
+    EngineError,
+    NotAvailableError,
+    StorageError,
+    storage_errors,
+)
+from server.export.deidentify import Deidentifier
+from server.ingest import IngestLimits
+from server.metrics import Metrics
+from server.settings import Settings
+from server.study import analyse_clip
+
+logger = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 5
+"""How often work on a clip may have been under way when a server died, before it gets the blame."""
+
+
+class DeletedError(NotAvailableError):
+    """Nobody wants the result any more."""
+
+
+class Works:
+    """What a server's clips are worked on with; each method runs on whatever thread calls it."""
+
+    def __init__(
+        self,
+        jobs: dict[str, Job],
+        room: Room,
+        ledger: Ledger,
+        predictor: Predictor,
+        metrics: Metrics,
+        settings: Settings,
+        leaving: threading.Event,
+    ) -> None:
+        """Share a store's parts.
+
+        Args:
+            jobs: all clips by name, oldest first; the store's own.
+            room: where their files are.
+            ledger: where their rows are.
+            predictor: the network.
+            metrics: counts duplicates.
+            settings: bounds of what is read, and the key of made-up names.
+            leaving: set once the server stops.
+        """
+        self._jobs = jobs
+        self._room = room
+        self._ledger = ledger
+        self._predictor = predictor
+        self._metrics = metrics
+        self._leaving = leaving
+        self._limits = IngestLimits(file_bytes=settings.upload_max_bytes)
+        self._deidentifier = Deidentifier.of(settings.deidentify_key)
+        self.name = f"{version('gdkvm-live')}/{predictor.model.sha256}"
+
+    def attempt(self, job: Job) -> bool:
+        """Work on a clip; False where the disk is too full to go on."""
+        try:
+            outcome = self._outcome(job)
+            if isinstance(outcome, DrainingError):
+                return self._put_back(job)
+            self._settle(job, outcome)
+        except StorageError:
+            logger.error("a clip waits for room on the disk", extra={"clip": job.id})
+            job.state, job.progress, job.error = "queued", None, None
+            return False
+        return True
+
+    def _outcome(self, job: Job) -> EchoError | None:
+        """Analyse a clip and write down what was found, or return why there is nothing.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            self._check_wanted(job)
+            if not self.answer_from_store(job):
+                self._begin(job)
+                self._analyse(job)
+        except StorageError:
+            raise
+        except EchoError as error:
+            return error
+        except Exception:
+            if job.is_deleted:
+                return DeletedError("this clip was deleted")
+            logger.exception("a clip failed")
+            return EngineError("this clip could not be worked on; the fault is ours")
+        return None
+
+    def _begin(self, job: Job) -> None:
+        if job.attempts >= MOST_ATTEMPTS:
+            raise EngineError("the server broke down over this clip; the fault is ours")
+        job.attempts += 1
+        job.maker, job.state = self.name, "running"
+        self._ledger.save(job)
+
+    def _analyse(self, job: Job) -> None:
+        with storage_errors():
+            study = analyse_clip(
+                job.upload, self._predictor, view=job.view, limits=self._limits,
+                progress=self._watch(job),
+            )  # fmt: skip
+        job.seen_view = study.document["clip"]["view"]
+        write_whole(job.folder / RESULT, json.dumps(study.document).encode())
+
+    def _settle(self, job: Job, error: EchoError | None) -> None:
+        """Write down how a clip ended, then say so."""
+        job.error = error
+        job.state = "failed" if error else "done"
+        job.progress = None if error else 1.0
+        job.finished_s = time.time()
+        job.size_bytes = 0 if error else size_of(job.folder)
+        self._ledger.save(job)
+        if error or job.is_deleted:
+            remove(job.folder)
+
+    def _put_back(self, job: Job) -> bool:
+        """Leave a clip to the next run, with no blame on it."""
+        job.state, job.progress, job.attempts = "queued", None, job.attempts - 1
+        self._ledger.save(job)
+        return True
+
+    def twin(self, job: Job, *, is_done: bool) -> Job | None:
+        """The last clip of the same bytes and the same view that the same weights work on."""
+        wanted = (job.sha256, job.view, self.name)
+        twins = (each for each in reversed(list(self._jobs.values())) if each is not job)
+        twins = (each for each in twins if (each.sha256, each.view, each.maker) == wanted)
+        states = ("done",) if is_done else ("done", "queued", "running")
+        return next((each for each in twins if each.state in states), None)
+
+    def answer_from_store(self, job: Job) -> bool:
+        """Give a clip the result of one like it, if there is one."""
+        twin = self.twin(job, is_done=True)
+        if twin is None:
+            return False
+        try:
+            content = (twin.folder / RESULT).read_bytes()
+        except FileNotFoundError:  # deleted at this moment
+            return False
+        write_whole(job.folder / RESULT, content)
+        _share(twin.upload, job.upload)
+        job.maker, job.seen_view = self.name, twin.seen_view
+        job.state, job.progress, job.finished_s = "done", 1.0, time.time()
+        job.size_bytes = size_of(job.folder)
+        self._metrics.clip_duplicates.inc()
+        return True
+
+    @staticmethod
+    def _check_wanted(job: Job) -> None:
+        if job.is_deleted:
+            raise DeletedError("this clip was deleted")
+
+    def _watch(self, job: Job) -> Callable[[int, int | None], None]:
+        def show(done: int, total: int | None) -> None:
+            self._check_wanted(job)
+            if self._leaving.is_set():
+                raise DrainingError("the server is stopping; ask again when it is back")
+            if job.state == "running" and total:
+                job.progress = round(done / total, 3)
+
+        return show
+
+    def write(self, job: Job, name: str) -> Path:
+        """Make a file whole, or none."""
+        path, part = job.folder / name, job.folder / f"part-{name}"
+        try:
+            self._room.check()
+            with storage_errors():
+                MAKERS[name](part, self._source(job))
+                part.rename(path)
+            job.size_bytes = size_of(job.folder)
+            self._ledger.save(job)
+        except FileNotFoundError as error:
+            self._check_wanted(job)
+            raise EngineError("the files of this clip are gone; the fault is ours") from error
+        finally:
+            part.unlink(missing_ok=True)
+            if job.is_deleted:
+                remove(job.folder)
+        return path
+
+    def _source(self, job: Job) -> Source:
+        watch = self._watch(job)
+        return source_of(job, self._predictor, self._limits, self._deidentifier, watch)
+
+
+def _share(source: Path, target: Path) -> None:
+    """Let two equal files take the room of one, where the disk can."""
+    part = target.with_name(f"part-{target.name}")
+    with suppress(OSError):
+        os.link(source, part)
+        part.replace(target)
+    part.unlink(missing_ok=True)
