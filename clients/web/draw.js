@@ -7,6 +7,7 @@ export const STRUCTURES = {
 };
 const SOFT = "#93a1b3";
 const LINE = "#253040";
+const NOTE = "#f0c04a";
 
 /** Fit a canvas's pixels to its size on the screen; returns its context in CSS pixels. */
 function fitted(canvas) {
@@ -33,7 +34,7 @@ function fitted(canvas) {
  * @param {number} opacity of the outlines, 0 to 1.
  */
 export function drawFrame(canvas, image, contours, opacity) {
-  canvas.style.aspectRatio = `${image.width} / ${image.height}`;
+  canvas.parentElement.style.setProperty("--ratio", image.width / image.height);
   const { context, width } = fitted(canvas);
   const scale = width / image.width;
   context.imageSmoothingQuality = "high";
@@ -71,23 +72,56 @@ function outline(polylines, scale) {
 }
 
 /**
+ * Decode pictures one after the other; while one is decoded, of those that come only the last is kept.
+ *
+ * @param {(image: ImageBitmap, frame: object) => void} show
+ * @returns {(picture: Blob, frame: object) => void}
+ */
+export function drawNext(show) {
+  let isBusy = false;
+  let next = null;
+  const run = async () => {
+    isBusy = true;
+    while (next) {
+      const [picture, frame] = next;
+      next = null;
+      show(await createImageBitmap(picture), frame);
+    }
+    isBusy = false;
+  };
+  return (picture, frame) => {
+    next = [picture, frame];
+    if (!isBusy) run();
+  };
+}
+
+const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10];
+const PAD = { left: 38, right: 8, top: 16, bottom: 18 };
+
+/**
  * Draw a curve over time with marks.
  *
  * @param {HTMLCanvasElement} canvas
  * @param {{seconds: number, value: number|null}[]} points in the order of time; null breaks the line.
  * @param {{seconds: number, label: string}[]} marks such as ED and ES.
- * @param {number} span seconds shown at least.
+ * @param {{span?: number, cursor?: number|null, notes?: number[]}} options span: seconds shown at least. cursor: the
+ *   time of the frame that is shown. notes: times at which the session was resumed.
  */
-export function drawCurve(canvas, points, marks, span) {
+export function drawCurve(canvas, points, marks, { span = 0, cursor = null, notes = [] } = {}) {
   const { context, width, height } = fitted(canvas);
   const values = points.map((point) => point.value).filter((value) => value !== null);
-  if (!values.length) return;
-  const [left, right, top, bottom] = [38, 8, 16, 18];
+  if (!values.length) {
+    context.font = "13px system-ui, sans-serif";
+    context.fillStyle = SOFT;
+    context.textAlign = "center";
+    context.fillText("No ventricle has been measured in these seconds.", width / 2, height / 2);
+    return;
+  }
   const [low, high] = niceRange(Math.min(...values), Math.max(...values));
-  const start = points[0].seconds;
-  const length = Math.max(span, points.at(-1).seconds - start) || 1;
-  const x = (seconds) => left + ((seconds - start) / length) * (width - left - right);
-  const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - top - bottom);
+  const { start, length } = timeSpan(points, span);
+  const floor = height - PAD.bottom;
+  const x = (seconds) => PAD.left + ((seconds - start) / length) * (width - PAD.left - PAD.right);
+  const y = (value) => floor - ((value - low) / (high - low)) * (floor - PAD.top);
 
   context.font = "11px system-ui, sans-serif";
   context.fillStyle = SOFT;
@@ -96,17 +130,55 @@ export function drawCurve(canvas, points, marks, span) {
   context.textAlign = "right";
   context.textBaseline = "middle";
   for (const level of [low, (low + high) / 2, high]) {
-    line(context, left, y(level), width - right, y(level));
-    context.fillText(level.toFixed(high - low < 4 ? 1 : 0), left - 6, y(level));
+    line(context, PAD.left, y(level), width - PAD.right, y(level));
+    context.fillText(level.toFixed(high - low < 4 ? 1 : 0), PAD.left - 6, y(level));
   }
   context.textAlign = "center";
   context.textBaseline = "bottom";
-  for (let second = Math.ceil(start); second <= start + length; second += Math.ceil(length / 8)) {
-    context.fillText(`${second} s`, x(second), height);
+  const step = TICKS_S.find((each) => length / each <= 8) ?? Math.ceil(length / 8);
+  for (let tick = Math.ceil(start / step - 1e-9); tick * step <= start + length; tick += 1) {
+    const label = `${(tick * step).toFixed(step < 1 ? 1 : 0)} s`;
+    if (x(tick * step) < width - 12) context.fillText(label, x(tick * step), height);
   }
   context.textBaseline = "alphabetic";
+  drawNotes(context, notes.filter((note) => note >= start && note <= start + length).map(x), floor);
   drawLine(context, points, x, y);
-  drawMarks(context, points, marks, x, y, height - bottom);
+  drawMarks(context, points, marks, x, y, floor);
+  if (cursor !== null) drawCursor(context, x(cursor), floor);
+}
+
+/**
+ * The time under a place of a curve that `drawCurve` drew.
+ *
+ * @param {number} clientX of the pointer.
+ */
+export function secondsAt(canvas, points, clientX, span = 0) {
+  const { left, width } = canvas.getBoundingClientRect();
+  const { start, length } = timeSpan(points, span);
+  const share = (clientX - left - PAD.left) / (width - PAD.left - PAD.right);
+  return start + Math.min(1, Math.max(0, share)) * length;
+}
+
+function timeSpan(points, span) {
+  const start = points[0].seconds;
+  return { start, length: Math.max(span, points.at(-1).seconds - start) || 1 };
+}
+
+function drawNotes(context, places, floor) {
+  context.fillStyle = context.strokeStyle = NOTE;
+  context.textAlign = "left";
+  for (const place of places) {
+    context.setLineDash([4, 3]);
+    line(context, place, PAD.top, place, floor);
+    context.setLineDash([]);
+    context.fillText("resumed", place + 4, floor - 4);
+  }
+}
+
+function drawCursor(context, place, floor) {
+  context.strokeStyle = "#ffffff";
+  context.lineWidth = 1.5;
+  line(context, place, PAD.top - 6, place, floor);
 }
 
 function drawLine(context, points, x, y) {

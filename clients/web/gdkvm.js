@@ -1,17 +1,21 @@
 /**
- * A client of the GDKVM Live wire protocol (`gdkvm.v1`) in one file, without dependencies.
+ * A client of GDKVM Live in one file, without dependencies: live sessions and clips.
  *
- *     import { GdkvmStream, uploadClip } from "./gdkvm.js";
+ *     import { GdkvmServer } from "./gdkvm.js";
  *
- *     const stream = new GdkvmStream("ws://127.0.0.1:8000/v1/stream", {
- *       size: [240, 320], codec: "jpeg", mask_encoding: "contour",
- *     });
+ *     const server = new GdkvmServer({ base: "http://127.0.0.1:8000" });
+ *     const stream = server.openStream({ size: [240, 320], codec: "jpeg" });
  *     stream.addEventListener("result", (event) => draw(event.detail));
- *     stream.send(jpegBytes, { seq: 0, timeUs: 0 });
+ *     if (stream.canSend) stream.send(jpegBytes, { seq: 0, timeUs: 0 });
  *     const summary = await stream.finish();
  *
- * The stream reconnects by itself and resumes its session: what the server had not answered is
- * sent again, and what it had answered is not counted twice. See docs/protocol.md for the messages.
+ *     const { id } = await server.upload(file, { view: "A4C" });
+ *     for await (const { state, progress } of server.follow(id)) show(state, progress);
+ *     const { ef } = await server.result(id);
+ *
+ * A stream reconnects by itself and resumes its session: what the server had not answered is sent
+ * again, and what it had answered is not counted twice. Works in pages and in workers.
+ * See docs/javascript-client.md, and docs/protocol.md for the messages.
  */
 
 export const SUBPROTOCOL = "gdkvm.v1";
@@ -25,6 +29,8 @@ const IDLE_CLOSE_CODE = 4002;
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
 const CLOGGED_BYTES = 1 << 20;
+const WATCH_MS = 500;
+const FOLLOW_PAUSE_MS = 1000;
 
 /** What went wrong, with the server's stable code and its sentence. */
 export class GdkvmError extends Error {
@@ -96,38 +102,51 @@ export function decodeRuns(counts, [rows, columns]) {
  * One live session.
  *
  * Events: "ready", "result", "dropped", "beat", "summary", "drain" and "error" carry the server's
- * message in `detail`; "state" carries `{state, attempt, reason}`, with state one of
- * "connecting", "live", "waiting" (will reconnect), "parked" (idle; the next frame reconnects),
- * "failed" (will not reconnect) and "closed".
+ * message in `detail`; "state" carries `{state, attempt, reason, waitMs, awayMs, resent}`, with state one of
+ * "connecting", "live", "waiting" (connects again in `waitMs`), "parked" (idle; the next frame connects again),
+ * "failed" (will not connect again) and "closed". When it is live again after a cut, `reason` is "resumed" or,
+ * where the server kept the session no longer, "restarted"; `awayMs` is how long it was away, and `resent`
+ * how many frames were sent once more.
  */
 export class GdkvmStream extends EventTarget {
   #url;
   #hello;
+  #options;
   #socket = null;
   #token = null;
   #attempt = 0;
   #timer = null;
+  #watch = null;
   #credits = 1;
   #unanswered = new Map();
+  #heardMs = 0;
+  #leftMs = null;
+  #wasLive = false;
   #lastError = null;
   #finishing = null;
 
   /**
    * @param {string} url such as "ws://127.0.0.1:8000/v1/stream".
    * @param {object} hello the fields of `hello`; `size` ([rows, columns]) is required.
+   * @param {{ticket?: () => Promise<string>, answerWithinMs?: number, mostUnanswered?: number}} options
+   *   ticket: asked before each connection, for a server with keys. answerWithinMs: silence, with frames
+   *   unanswered, after which the link is taken for cut. mostUnanswered: frames under way, so that a
+   *   slow link delays a picture but never queues many.
    */
-  constructor(url, hello) {
+  constructor(url, hello, { ticket = null, answerWithinMs = 5000, mostUnanswered = 12 } = {}) {
     super();
     this.#url = url;
     this.#hello = { policy: "latest", codec: "jpeg", mask_encoding: "contour", ...hello };
+    this.#options = { ticket, answerWithinMs, mostUnanswered };
     this.state = "connecting";
     this.#connect();
   }
 
-  /** Whether a frame sent now would go out: live, a credit left, and the link not clogged. */
+  /** Whether a frame sent now would go out: live, room for one more answer, the link not clogged. */
   get canSend() {
     if (this.state !== "live" || this.#socket.bufferedAmount > CLOGGED_BYTES) return false;
-    return this.#hello.policy !== "every" || this.#unanswered.size < this.#credits;
+    const isCredited = this.#hello.policy === "every";
+    return this.#unanswered.size < (isCredited ? this.#credits : this.#options.mostUnanswered);
   }
 
   /** How many frames wait for their answer. */
@@ -140,12 +159,13 @@ export class GdkvmStream extends EventTarget {
    *
    * @param {BufferSource} payload the frame in the codec of `hello`.
    * @param {{seq: number, timeUs?: number|null}} header
-   * @returns {boolean} false where it was not sent: not live, or no credit left.
+   * @returns {boolean} false where it was not sent: see `canSend`.
    */
   send(payload, { seq, timeUs = null }) {
     if (this.state === "parked") this.#connect();
     if (!this.canSend) return false;
     const message = encodeFrame(payload, { codec: this.#hello.codec, seq, timeUs });
+    if (this.#unanswered.size === 0) this.#heardMs = Date.now();
     this.#unanswered.set(seq, message);
     this.#socket.send(message);
     return true;
@@ -156,41 +176,73 @@ export class GdkvmStream extends EventTarget {
     return new Promise((resolve, reject) => {
       this.#finishing = { resolve, reject };
       if (this.state === "live") this.#say({ type: "bye" });
+      else if (this.state === "parked") this.#connect();
       else if (this.state !== "connecting" && this.state !== "waiting") {
         reject(new GdkvmError("closed", "The session is not open."));
       }
     });
   }
 
+  /** Connect now instead of at the end of the wait, for instance because the network is back. */
+  retryNow() {
+    if (this.state === "waiting") this.#connect();
+  }
+
   /** Leave at once, without a summary. */
   close() {
+    this.#leave();
     this.#enter("closed");
-    clearTimeout(this.#timer);
-    this.#socket?.close(1000);
   }
 
   #say(message) {
     this.#socket.send(JSON.stringify(message));
   }
 
-  #enter(state, reason = null) {
+  #enter(state, facts = {}) {
     this.state = state;
-    const detail = { state, attempt: this.#attempt, reason };
-    this.dispatchEvent(new CustomEvent("state", { detail }));
+    const unknown = { reason: null, waitMs: null, awayMs: null, resent: 0 };
+    this.#tell("state", { state, attempt: this.#attempt, ...unknown, ...facts });
   }
 
-  #connect() {
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  async #connect() {
+    this.#leave();
     this.#enter("connecting");
     this.#lastError = null;
-    const socket = new WebSocket(this.#url, SUBPROTOCOL);
+    let url = this.#url;
+    if (this.#options.ticket) {
+      try {
+        url += `?ticket=${encodeURIComponent(await this.#options.ticket())}`;
+      } catch (error) {
+        this.#lastError = error;
+        return this.#goOn();
+      }
+      if (this.state !== "connecting") return undefined;
+    }
+    const socket = new WebSocket(url, SUBPROTOCOL);
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.#say({ type: "hello", ...this.#hello, resume: this.#token });
     socket.onmessage = (event) => this.#take(JSON.parse(event.data));
-    socket.onclose = (event) => this.#takeClose(event);
+    socket.onclose = (event) => (event.code === IDLE_CLOSE_CODE ? this.#park() : this.#goOn());
     this.#socket = socket;
+    return undefined;
+  }
+
+  /** Let go of the socket without waiting for its end, which on a dead link may take minutes. */
+  #leave() {
+    clearTimeout(this.#timer);
+    clearInterval(this.#watch);
+    if (!this.#socket) return;
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close(1000);
+    this.#socket = null;
   }
 
   #take(message) {
+    this.#heardMs = Date.now();
     if (message.type === "ready") this.#takeReady(message);
     if (message.type === "result" || message.type === "dropped") {
       this.#unanswered.delete(message.seq);
@@ -201,90 +253,234 @@ export class GdkvmStream extends EventTarget {
       this.#finishing?.resolve(message);
       this.close();
     }
-    this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
+    this.#tell(message.type, message);
   }
 
   #takeReady(ready) {
+    const comeback = ready.resumed ? "resumed" : "restarted";
+    const reason = this.#wasLive ? comeback : null;
+    const awayMs = this.#leftMs === null ? null : Date.now() - this.#leftMs;
+    this.#wasLive = true;
     this.#token = ready.resume;
     this.#credits = ready.credits;
     this.#attempt = 0;
+    this.#leftMs = null;
     if (!ready.resumed) this.#unanswered.clear();
-    this.#enter("live", ready.resumed ? "resumed" : null);
+    this.#watch = setInterval(() => this.#checkSilence(), WATCH_MS);
+    this.#enter("live", { reason, awayMs, resent: this.#unanswered.size });
     for (const frame of this.#unanswered.values()) this.#socket.send(frame);
     if (this.#finishing) this.#say({ type: "bye" });
   }
 
-  #takeClose(event) {
-    if (this.state === "closed" || event.target !== this.#socket) return;
+  #checkSilence() {
+    const isWaiting = this.#unanswered.size > 0 || this.#finishing !== null;
+    if (isWaiting && Date.now() - this.#heardMs > this.#options.answerWithinMs) this.#goOn();
+  }
+
+  #park() {
+    this.#leave();
+    this.#enter("parked");
+  }
+
+  /** Go on after the end of a connection: connect again, or give up. */
+  #goOn() {
     const error = this.#lastError;
-    if (event.code === IDLE_CLOSE_CODE) return this.#enter("parked");
+    this.#leave();
+    this.#leftMs ??= Date.now();
     if (error?.code === "cannot_resume" && this.#token !== null) {
       this.#token = null; // kept too long: go on with a new session
       return this.#connect();
     }
     if (error && !error.retryable) {
-      this.#enter("failed", error.message);
+      this.#enter("failed", { reason: error.message });
       this.#finishing?.reject(new GdkvmError(error.code, error.message));
       return undefined;
     }
-    const wait = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
+    const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
+    const waitMs = longest * (0.75 + 0.25 * Math.random());
     this.#attempt += 1;
-    this.#enter("waiting", error?.message ?? null);
-    this.#timer = setTimeout(() => this.#connect(), wait * (0.75 + 0.5 * Math.random()));
+    this.#timer = setTimeout(() => this.#connect(), waitMs);
+    this.#enter("waiting", { reason: error?.message ?? null, waitMs });
     return undefined;
   }
 }
 
-/**
- * The websocket address of the server that a page came from.
- *
- * @param {Location|URL} location
- */
-export function streamUrl(location) {
-  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  return `${scheme}//${location.host}/v1/stream`;
-}
+/** One server: its clips, and sessions on it. */
+export class GdkvmServer {
+  #base;
+  #key;
 
-/**
- * Upload one clip and wait for its answer.
- *
- * @param {Blob} file DICOM, zip of DICOM, MP4, MOV, AVI or GIF.
- * @param {{base?: string, view?: string, waitS?: number}} options base: the server's address,
- *   empty for the page's own.
- * @returns {Promise<object>} the result document, or the state of a job that is still running; either has the
- *   clip's `id`.
- * @throws {GdkvmError} with the server's code and sentence.
- */
-export async function uploadClip(file, { base = "", view = null, waitS = 30 } = {}) {
-  const query = new URLSearchParams({ wait_s: String(waitS) });
-  if (view) query.set("view", view);
-  const headers = { "Content-Type": "application/octet-stream" };
-  const url = `${base}/v1/clips?${query}`;
-  const { body, location } = await exchange(url, { method: "POST", headers, body: file });
-  return { id: location?.split("/").pop() ?? null, ...body };
-}
-
-/**
- * Fetch JSON; a problem document (RFC 9457) becomes a GdkvmError.
- *
- * @param {string} url
- * @param {RequestInit} options
- */
-export async function askServer(url, options = {}) {
-  return (await exchange(url, options)).body;
-}
-
-async function exchange(url, options) {
-  let answer;
-  try {
-    answer = await fetch(url, options);
-  } catch {
-    throw new GdkvmError("unreachable", "The server does not answer.", true);
+  /**
+   * @param {{base?: string, key?: string|null}} options base: such as "https://echo.example", empty for the
+   *   page's own server. key: an API key, where the server has keys.
+   */
+  constructor({ base = "", key = null } = {}) {
+    this.#base = base;
+    this.#key = key;
   }
+
+  /**
+   * Open a live session.
+   *
+   * @param {object} hello the fields of `hello`; `size` ([rows, columns]) is required.
+   * @param {object} options as of GdkvmStream, save the ticket, which is fetched where there is a key.
+   */
+  openStream(hello, options = {}) {
+    const url = new URL("/v1/stream", this.#base || globalThis.location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    const ticket = this.#key === null ? null : () => this.ticket();
+    return new GdkvmStream(url.href, hello, { ticket, ...options });
+  }
+
+  /** A short-lived ticket, which opens one websocket: a browser cannot send a key with those. */
+  async ticket() {
+    return (await this.ask("/v1/tickets", { method: "POST" })).ticket;
+  }
+
+  /**
+   * Upload one clip.
+   *
+   * @param {Blob} file DICOM, zip of DICOM, MP4, MOV, AVI or GIF.
+   * @param {{view?: string|null, waitS?: number, onProgress?: (share: number) => void}} options view: "A4C" or
+   *   "A2C" where the file does not say. waitS: how long to wait for the result. onProgress: told how much of
+   *   the file has been sent, 0 to 1.
+   * @returns {Promise<object>} the result, where it was there in time, else the clip's state; either with `id`.
+   * @throws {GdkvmError} with the server's code and sentence.
+   */
+  async upload(file, { view = null, waitS = 0, onProgress = null } = {}) {
+    const query = new URLSearchParams({ wait_s: String(waitS) });
+    if (view) query.set("view", view);
+    const headers = { "Content-Type": "application/octet-stream" };
+    const path = `/v1/clips?${query}`;
+    const options = { method: "POST", headers, body: file };
+    const answer = onProgress ? await this.#send(path, file, headers, onProgress) : await this.#fetch(path, options);
+    const body = await bodyOf(answer);
+    return { id: answer.headers.get("Location")?.split("/").pop() || null, ...body };
+  }
+
+  /** States of all clips kept, oldest first. */
+  clips() {
+    return this.ask("/v1/clips");
+  }
+
+  /** State of one clip. */
+  clip(id) {
+    return this.ask(clipPath(id));
+  }
+
+  /** The result of a clip that is done. */
+  result(id) {
+    return this.ask(clipPath(id, "result"));
+  }
+
+  /** Forget a clip and all that was made of it. */
+  forget(id) {
+    return this.ask(clipPath(id), { method: "DELETE" });
+  }
+
+  /**
+   * A clip's states as they change, up to the last ("done" or "failed"), over cut connections too.
+   *
+   * @param {string} id
+   * @param {{signal?: AbortSignal}} options signal: ends it early.
+   */
+  async *follow(id, { signal = undefined } = {}) {
+    for (let isOver = false; !isOver; ) {
+      try {
+        for await (const state of this.#events(id, signal)) {
+          isOver = state.state === "done" || state.state === "failed";
+          yield state;
+        }
+        if (isOver) return;
+        // The server ends without a last word where the clip was deleted; this says so.
+        await this.clip(id);
+      } catch (error) {
+        if (signal?.aborted) return;
+        if (!error.retryable) throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, FOLLOW_PAUSE_MS));
+    }
+  }
+
+  async *#events(id, signal) {
+    const answer = await this.#fetch(clipPath(id, "events"), { signal });
+    if (!answer.ok) await bodyOf(answer);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { done, value } = await reader.read().catch((error) => {
+        throw new GdkvmError("unreachable", "The connection to the server broke off.", !signal?.aborted, error);
+      });
+      if (done) return;
+      const events = (text + value).split("\n\n");
+      text = events.pop();
+      for (const event of events) {
+        const line = event.split("\n").find((each) => each.startsWith("data:"));
+        if (line) yield JSON.parse(line.slice(5));
+      }
+    }
+  }
+
+  /**
+   * Fetch JSON; a problem document (RFC 9457) becomes a GdkvmError.
+   *
+   * @param {string} path
+   * @param {RequestInit & {json?: object}} options json: sent as the body.
+   */
+  async ask(path, { json, ...options } = {}) {
+    if (json !== undefined) {
+      options.headers = { "Content-Type": "application/json", ...options.headers };
+      options.body = JSON.stringify(json);
+    }
+    return bodyOf(await this.#fetch(path, options));
+  }
+
+  /** Fetch a file, such as `/v1/clips/{id}/overlay.mp4`. */
+  async file(path) {
+    const answer = await this.#fetch(path, {});
+    return answer.ok ? answer.blob() : bodyOf(answer);
+  }
+
+  async #fetch(path, options) {
+    const headers = { ...this.#authorization, ...options.headers };
+    try {
+      return await fetch(this.#base + path, { ...options, headers });
+    } catch {
+      throw new GdkvmError("unreachable", "The server does not answer.", true);
+    }
+  }
+
+  get #authorization() {
+    return this.#key === null ? {} : { Authorization: `Bearer ${this.#key}` };
+  }
+
+  /** Send a file with its progress, which `fetch` does not tell. */
+  #send(path, file, headers, onProgress) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open("POST", this.#base + path);
+      for (const [name, value] of Object.entries({ ...this.#authorization, ...headers })) {
+        request.setRequestHeader(name, value);
+      }
+      request.upload.onprogress = (event) => onProgress(event.loaded / event.total);
+      request.onload = () => {
+        const answered = { Location: request.getResponseHeader("Location") ?? "" };
+        resolve(new Response(request.responseText, { status: request.status, headers: answered }));
+      };
+      request.onerror = () => reject(new GdkvmError("unreachable", "The server does not answer.", true));
+      request.send(file);
+    });
+  }
+}
+
+/** The path of a clip, or of something made of it. */
+export function clipPath(id, ...rest) {
+  return ["/v1/clips", encodeURIComponent(id), ...rest].join("/");
+}
+
+async function bodyOf(answer) {
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const sentence = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
-    throw new GdkvmError(body.code ?? "http_error", sentence, answer.status >= 500);
-  }
-  return { body, location: answer.headers.get("Location") };
+  if (answer.ok) return body;
+  const sentence = body.detail ?? body.title ?? `The server answered ${answer.status}.`;
+  throw new GdkvmError(body.code ?? "http_error", sentence, answer.status >= 500);
 }

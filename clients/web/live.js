@@ -1,157 +1,140 @@
-/** Plays a clip through the server at real time, in a loop, and keeps what came back. */
+/** One live view: a source that streams through a worker, and what came back of it. */
 
-import { GdkvmStream } from "./gdkvm.js";
-
-const HISTORY_FRAMES = 150;
-const CLIP_BREAK_MS = 500;
-
-/**
- * Fetch the sample clip that the server carries.
- *
- * @returns {Promise<object>} `size` [rows, columns], `frameMs`, `spacingMm`, `view`, `region` and `frames`, each
- *   with its JPEG `bytes` and its decoded `image`.
- */
-export async function loadSample() {
-  const clip = await (await fetch("/sample.json")).json();
-  const load = async (index) => {
-    const blob = await (await fetch(`/sample/${index}.jpg`)).blob();
-    return { bytes: await blob.arrayBuffer(), image: await createImageBitmap(blob) };
-  };
-  const frames = await Promise.all(Array.from({ length: clip.frames }, (_, index) => load(index)));
-  return {
-    size: clip.size,
-    frameMs: clip.frame_time_ms,
-    spacingMm: clip.spacing_mm ?? null,
-    view: clip.view ?? null,
-    region: clip.region ?? null,
-    frames,
-  };
-}
+const HISTORY_FRAMES = 450;
+const KEPT_BEATS = 12;
+const RECENT = 60;
 
 /**
- * One clip playing through one session.
- *
- * Events: "show" `{image, result, seconds}` for every frame to draw (result is null while the server
- * is away), "beats" when a beat closes, "state" as of GdkvmStream, "ready", "error".
+ * Events: "show" `{picture, result, seconds, index}` for every frame to draw (result is null while the server is
+ * away), "beat", "state", "ready", "error" and "drain" as of GdkvmStream, "frozen" `{isFrozen}`.
  */
-export class LivePlayer extends EventTarget {
-  #clip;
-  #stream;
-  #seq = 0;
-  #dueMs = 0;
-  #sent = new Map();
-  #cursor = null;
+export class LiveView extends EventTarget {
+  #source;
+  #worker;
+  #originUs = null;
 
   /**
-   * @param {object} clip as `loadSample` returns it.
-   * @param {string} url the websocket.
+   * @param {import("./sources.js").Source} source
+   * @param {{key: string|null, view: string|null}} options key: of the server. view: where the source knows none.
    */
-  constructor(clip, url) {
+  constructor(source, { key, view }) {
     super();
-    this.#clip = clip;
-    this.isPlaying = true;
+    this.#source = source;
+    this.isFrozen = false;
+    this.cursor = null;
     this.history = [];
     this.beats = new Map();
     this.answersMs = [];
-    this.answerTimesMs = [];
+    this.arrivalsMs = [];
     this.dropped = 0;
-    this.#stream = this.#open(url);
-    requestAnimationFrame((now) => this.#tick(now));
+    this.skipped = 0;
+    this.resumedAt = [];
+    this.#worker = new Worker(new URL("./sender.js", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }) => this.#take(data);
+    const hello = { ...source.hello, view: view || source.hello.view || null };
+    this.#worker.postMessage({ type: "open", key, hello, crop: source.crop });
+    source.start(this.#worker);
   }
 
-  #open(url) {
-    const { size, spacingMm, view, region, frameMs } = this.#clip;
-    const fps = 1000 / frameMs;
-    const stream = new GdkvmStream(url, { size, view, region, fps, spacing_mm: spacingMm });
-    stream.addEventListener("result", (event) => this.#takeResult(event.detail));
-    stream.addEventListener("dropped", (event) => this.#takeDropped(event.detail));
-    stream.addEventListener("beat", (event) => this.#takeBeat(event.detail));
-    stream.addEventListener("ready", (event) => this.#takeReady(event.detail));
-    for (const type of ["state", "error"]) {
-      stream.addEventListener(type, ({ detail }) => this.#tell(type, detail));
-    }
-    return stream;
+  /** What the pictures come from. */
+  get source() {
+    return this.#source;
   }
 
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  #tick(now) {
-    requestAnimationFrame((later) => this.#tick(later));
-    if (!this.isPlaying || now < this.#dueMs) return;
-    // After a break (a hidden tab) the clip goes on from here instead of catching up.
-    const isLate = now - this.#dueMs > CLIP_BREAK_MS;
-    this.#dueMs = (isLate ? now : this.#dueMs) + this.#clip.frameMs;
-    this.#sendNext(now);
+  #take(message) {
+    if (message.type === "answer") this.#takeAnswer(message);
+    else if (message.type === "picture") this.#showPlain(message.picture);
+    else {
+      if (message.type === "ready") this.#takeReady(message.detail);
+      if (message.type === "beat") this.#takeBeat(message.detail);
+      if (message.type === "dropped") this.dropped += 1;
+      this.#tell(message.type, message.detail);
+    }
   }
 
-  #sendNext(now) {
-    const seq = this.#seq;
-    this.#seq += 1;
-    const { bytes, image } = this.#clip.frames[seq % this.#clip.frames.length];
-    const timeUs = Math.round(seq * this.#clip.frameMs * 1000);
-    if (this.#stream.send(bytes, { seq, timeUs })) this.#sent.set(seq, { image, now });
-    else this.#tell("show", { image, result: null });
+  #showPlain(picture) {
+    if (!this.isFrozen) this.#tell("show", { picture, result: null, seconds: null, index: null });
   }
 
   #takeReady(ready) {
-    if (!ready.resumed) {
-      this.history = [];
-      this.beats.clear();
-      this.#sent.clear();
+    if (ready.resumed) {
+      this.resumedAt.push(this.history.at(-1)?.seconds ?? 0);
+      return;
     }
-    this.#tell("ready", ready);
+    this.history = [];
+    this.beats.clear();
+    this.resumedAt = [];
   }
 
-  #takeResult(result) {
-    const sent = this.#sent.get(result.seq);
-    if (!sent) return;
-    this.#sent.delete(result.seq);
-    this.dropped = result.dropped;
-    const now = performance.now();
-    this.answersMs = [...this.answersMs.slice(-59), now - sent.now];
-    this.answerTimesMs = [...this.answerTimesMs.slice(-59), now];
-    const seconds = (result.seq * this.#clip.frameMs) / 1000;
-    const frame = { image: sent.image, result, seconds };
-    this.history = [...this.history.slice(1 - HISTORY_FRAMES), frame];
-    if (this.isPlaying) this.#tell("show", frame);
-  }
-
-  #takeDropped({ seq }) {
-    this.#sent.delete(seq);
-    this.dropped += 1;
+  #takeAnswer({ result, picture, answerMs, skipped }) {
+    this.#originUs ??= result.time_us;
+    this.skipped = skipped;
+    this.answersMs = [...this.answersMs.slice(1 - RECENT), answerMs];
+    this.arrivalsMs = [...this.arrivalsMs.slice(1 - RECENT), performance.now()];
+    const seconds = (result.time_us - this.#originUs) / 1e6;
+    const frame = { picture, result, seconds };
+    this.history.push(frame);
+    if (this.history.length > HISTORY_FRAMES && !this.isFrozen) this.history.shift();
+    if (!this.isFrozen) this.#tell("show", { ...frame, index: this.history.length - 1 });
   }
 
   #takeBeat(beat) {
     this.beats.set(beat.number, beat);
-    this.beats.delete(beat.number - 50);
-    this.#tell("beats", beat);
+    this.beats.delete(beat.number - KEPT_BEATS);
   }
 
-  /** Seconds of a frame on the clip's own clock. */
-  secondsOf(seq) {
-    return (seq * this.#clip.frameMs) / 1000;
+  /** Middle of the latest answers' times, null where there is none. */
+  get answerMs() {
+    const sorted = [...this.answersMs].sort((a, b) => a - b);
+    return sorted[Math.floor(sorted.length / 2)] ?? null;
   }
 
-  /** Stop or go on; returns whether it plays now. */
-  toggle() {
-    this.isPlaying = !this.isPlaying;
-    this.#cursor = null;
-    return this.isPlaying;
+  /** Answers a second of late, null where there are too few. */
+  get framesPerSecond() {
+    const times = this.arrivalsMs;
+    return times.length < 2 ? null : (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
   }
 
-  /** While paused, show an earlier (-1) or later (+1) frame of what was played. */
-  step(direction) {
-    if (this.isPlaying || !this.history.length) return;
-    const last = this.history.length - 1;
-    this.#cursor = Math.min(last, Math.max(0, (this.#cursor ?? last) + direction));
-    this.#tell("show", this.history[this.#cursor]);
+  /** Stop the picture, or go on. */
+  freeze(isFrozen = !this.isFrozen) {
+    this.isFrozen = isFrozen;
+    this.cursor = isFrozen ? this.history.length - 1 : null;
+    this.arrivalsMs = [];
+    this.#worker.postMessage({ type: "run", isRunning: !isFrozen });
+    this.#source.run(!isFrozen);
+    this.#tell("frozen", { isFrozen });
   }
 
-  /** Leave the server. */
-  close() {
-    this.isPlaying = false;
-    this.#stream.close();
+  /** While frozen, show one frame of what was seen. */
+  seek(index) {
+    if (!this.isFrozen || !this.history.length) return;
+    this.cursor = Math.min(this.history.length - 1, Math.max(0, index));
+    this.#tell("show", { ...this.history[this.cursor], index: this.cursor });
+  }
+
+  /** While frozen, show the ED or ES before the frame shown, or the last one of all. */
+  seekBeat(field) {
+    const marked = new Set([...this.beats.values()].map((beat) => beat[field]));
+    const places = this.history.flatMap(({ result }, index) => (marked.has(result.seq) ? [index] : []));
+    const earlier = places.filter((index) => index < this.cursor);
+    const place = earlier.at(-1) ?? places.at(-1);
+    if (place !== undefined) this.seek(place);
+  }
+
+  /** Connect now instead of later. */
+  retry() {
+    this.#worker.postMessage({ type: "retry" });
+  }
+
+  /** Leave the server; the source is stopped too, unless it is used again. */
+  close({ keepSource = false } = {}) {
+    if (keepSource) this.#source.pause?.();
+    else this.#source.stop();
+    this.#worker.onmessage = null;
+    this.#worker.postMessage({ type: "close" });
   }
 }

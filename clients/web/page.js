@@ -1,152 +1,229 @@
-/** Wires the page: the sample clip plays at once, a clip of one's own is uploaded. */
+/** The live page: the sample plays at once; a file, a camera or a screen takes its place. */
 
-import { drawCurve, drawFrame } from "./draw.js";
-import { streamUrl } from "./gdkvm.js";
-import { LivePlayer, loadSample } from "./live.js";
-import { showUpload } from "./upload.js";
-import { efInWords, figure, qualityInWords } from "./words.js";
+import { openServer, readOffers, storedKey } from "./access.js";
+import { offerCrop, wireCrop } from "./crop.js";
+import { drawFrame, drawNext } from "./draw.js";
+import { byId, make, takeKeys, wireHelp, write } from "./dom.js";
+import { LiveView } from "./live.js";
+import { log, notice, showBeats, showCurve, showDropped, showFigures, showReady, showState } from "./readings.js";
+import { cropped, openCamera, openClip, openFilm, openSample, openScreen, videoInputs } from "./sources.js";
 
-const CURVE_SECONDS = 4;
-const byId = (id) => document.getElementById(id);
+const TEXT_MS = 200;
+const STEP = 10;
 
-let player = null;
+let server = null;
+let view = null;
 let shown = null;
 let lastTextMs = 0;
-
-/** Write text only where it changes, so that screen readers are not told the same twice. */
-function write(id, text) {
-  const node = byId(id);
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function notice(text) {
-  byId("notice").hidden = !text;
-  write("notice", text);
-}
+let lastOpacity = 85;
 
 function draw() {
-  if (!shown) return;
-  const contours = shown.result?.mask?.contours ?? null;
-  drawFrame(byId("image"), shown.image, contours, byId("opacity").valueAsNumber / 100);
+  if (shown) drawFrame(byId("image"), shown.image, shown.contours, byId("opacity").valueAsNumber / 100);
 }
+
+/** Show one frame, once its picture is decoded; where one comes sooner, the earlier is left out. */
+const decode = drawNext((image, frame) => {
+  shown?.image.close();
+  shown = { image, contours: frame.result?.mask?.contours ?? null };
+  draw();
+});
 
 function show(frame) {
-  shown = frame;
-  draw();
-  if (!frame.result) return;
-  showCurve();
+  decode(frame.picture, frame);
+  if (!frame.result) return showDropped(view);
+  showCurve(view);
+  showPlace(frame.index);
   const now = performance.now();
-  if (player.isPlaying && now - lastTextMs < 200) return; // figures that can be read
+  if (!view.isFrozen && now - lastTextMs < TEXT_MS) return undefined; // figures that can be read
   lastTextMs = now;
-  showFigures(frame.result);
+  return showFigures(view, frame.result);
 }
 
-function showFigures(result) {
-  const { headline, words } = efInWords(result.ef);
-  byId("ef").dataset.state = result.ef.state;
-  write("ef-figure", headline);
-  write("ef-words", words);
-  const hasVolume = result.lv !== null && result.lv.volume_ml !== null;
-  write("size-name", hasVolume ? "LV volume" : "LV area");
-  write("size-figure", hasVolume ? figure(result.lv.volume_ml, 0, "ml") : figure(result.lv?.area_px, 0, "px"));
-  write("rate-figure", figure(result.ef.heart_rate_bpm, 0, "bpm"));
-  byId("quality").dataset.state = result.quality.state;
-  write("quality-words", qualityInWords(result.quality));
-  const answers = [...player.answersMs].sort((a, b) => a - b);
-  const half = answers[Math.floor(answers.length / 2)];
-  write("latency-figure", `${figure(half, 0, "ms")} (network ${figure(result.stages_ms.infer, 1, "ms")})`);
-  write("dropped-figure", String(player.dropped));
-  write("fps-figure", figure(framesPerSecond(), 0));
+function showPlace(index) {
+  const last = view.history.length - 1;
+  const scrub = byId("scrub");
+  scrub.max = last;
+  scrub.value = index;
+  if (!view.isFrozen) return write("place", "");
+  const seconds = view.history[last].seconds - view.history[index].seconds;
+  const text = `${index + 1} of ${last + 1}, ${seconds.toFixed(2)} s ago`;
+  scrub.setAttribute("aria-valuetext", text);
+  return write("place", text);
 }
 
-function framesPerSecond() {
-  const times = player.answerTimesMs;
-  if (times.length < 2) return null;
-  return (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
+function showFrozen({ isFrozen }) {
+  write("play", isFrozen ? "Go on" : "Freeze");
+  byId("badge").hidden = !isFrozen;
+  for (const id of ["back", "forward", "scrub"]) byId(id).disabled = !isFrozen;
+  if (isFrozen && view.history.length) view.seek(view.cursor);
+  else write("place", "");
 }
 
-function showCurve() {
-  const { history } = player;
-  const first = history.at(-1).seconds - CURVE_SECONDS;
-  const window = history.filter((frame) => frame.seconds >= first);
-  const hasVolume = window.some((frame) => frame.result.lv && frame.result.lv.volume_ml !== null);
-  const points = window.map(({ seconds, result }) => ({
-    seconds,
-    value: (hasVolume ? result.lv?.volume_ml : result.lv?.area_px) ?? null,
-  }));
-  const marks = [...player.beats.values()].flatMap((beat) => [
-    { seconds: player.secondsOf(beat.ed_seq), label: "ED" },
-    { seconds: player.secondsOf(beat.es_seq), label: "ES" },
-  ]);
-  write("curve-title", hasVolume ? "LV volume (ml)" : "LV area (pixels)");
-  drawCurve(byId("curve"), points, marks, CURVE_SECONDS);
+/** Take another source; the one before is left. */
+function watch(source, { keepSource = false } = {}) {
+  view?.close({ keepSource });
+  view = new LiveView(source, { key: storedKey(), view: byId("view").value });
+  view.addEventListener("show", ({ detail }) => show(detail));
+  view.addEventListener("state", ({ detail }) => showState(detail));
+  view.addEventListener("ready", ({ detail }) => showReady(detail));
+  view.addEventListener("drain", () => log("The server is going away; the session can be resumed."));
+  view.addEventListener("frozen", ({ detail }) => showFrozen(detail));
+  view.addEventListener("beat", () => showBeats(view));
+  showBeats(view);
+  showFrozen({ isFrozen: false });
+  notice("notice", "");
+  write("source", source.label);
+  offerCrop(source.pictures === undefined);
 }
 
-const CONNECTION = {
-  connecting: () => "connecting",
-  live: ({ reason }) => (reason === "resumed" ? "live, resumed" : "live"),
-  waiting: ({ attempt }) => `reconnecting, try ${attempt}`,
-  parked: () => "resting",
-  failed: () => "stopped",
-  closed: () => "closed",
-};
-
-function showState(detail) {
-  byId("connection").dataset.state = detail.state;
-  write("connection", CONNECTION[detail.state](detail));
-  if (detail.state === "waiting") notice(detail.reason ?? "The server does not answer. Trying again …");
-  else if (detail.state === "failed") notice(detail.reason);
-  else if (detail.state === "live") notice("");
+/** Show which source is on, after it could be opened; else say why not. */
+async function open(button, opening) {
+  notice("notice", "");
+  try {
+    const source = await opening();
+    if (!source) return;
+    watch(source);
+    source.onended = () => end(source);
+    for (const each of document.querySelectorAll(".sources [aria-pressed]")) {
+      each.setAttribute("aria-pressed", String(each === button));
+    }
+    await showDevices(button === byId("source-camera"));
+  } catch (error) {
+    notice("notice", refusal(error));
+  }
 }
 
-function toggle() {
-  if (!player) return;
-  const isPlaying = player.toggle();
-  write("play", isPlaying ? "Pause" : "Play");
-  byId("back").disabled = isPlaying;
-  byId("forward").disabled = isPlaying;
+function end(source) {
+  if (view.source !== source && view.source.whole === undefined) return;
+  view.freeze(true);
+  notice("notice", "The source has ended.");
 }
 
-function takeKey(event) {
-  const isTyping = event.target.closest("input, select, button, a, video");
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-  const action = { " ": toggle, ArrowLeft: () => player?.step(-1), ArrowRight: () => player?.step(1) }[event.key];
-  if (!action) return;
-  event.preventDefault();
-  action();
+/** What went wrong, in words; the browser's own errors are known by name. */
+function refusal(error) {
+  const words = {
+    NotAllowedError: "The browser was not allowed to take pictures from there.",
+    NotFoundError: "There is no camera or capture card.",
+    NotReadableError: "Another program holds the camera.",
+    OverconstrainedError: "This device is no longer there.",
+  };
+  return words[error.name] ?? error.message;
 }
 
-function takeFile(files) {
-  if (files.length) showUpload(files[0], byId("view").value, byId("answer"));
+async function showDevices(isCamera) {
+  const devices = isCamera ? await videoInputs() : [];
+  byId("device-label").hidden = devices.length < 2;
+  const chosen = byId("device").value;
+  byId("device").replaceChildren(...devices.map(({ deviceId, label }) => make("option", { value: deviceId, textContent: label })));
+  if (chosen) byId("device").value = chosen;
 }
 
-function wire() {
-  byId("play").addEventListener("click", toggle);
-  byId("back").addEventListener("click", () => player?.step(-1));
-  byId("forward").addEventListener("click", () => player?.step(1));
-  byId("opacity").addEventListener("input", draw);
-  byId("file").addEventListener("change", (event) => {
-    takeFile(event.target.files);
-    event.target.value = "";
+/** A film plays in the browser; what the browser cannot decode, the server reads first. */
+async function openFile(file) {
+  return (await openFilm(file)) ?? uploaded(file);
+}
+
+async function uploaded(file) {
+  const offers = await readOffers(server);
+  const onProgress = (share) => notice("notice", `Sending ${file.name}, ${Math.round(100 * share)} %`);
+  const { id } = await server.upload(file, { view: byId("view").value, onProgress });
+  for await (const { state, progress, error } of server.follow(id)) {
+    if (state === "failed") throw new Error(error.message);
+    notice("notice", `Reading ${file.name}${progress === null ? "" : `, ${Math.round(100 * progress)} %`}`);
+  }
+  const result = await server.result(id);
+  if (!offers("get", "/v1/clips/{}/frames/{}.jpg")) {
+    window.location.href = `clips.html#${id}`;
+    return null;
+  }
+  return openClip(server, id, result, file.name);
+}
+
+function changeOpacity(by) {
+  byId("opacity").value = byId("opacity").valueAsNumber + by;
+  draw();
+}
+
+function toggleOutlines() {
+  const opacity = byId("opacity");
+  if (opacity.valueAsNumber > 0) lastOpacity = opacity.valueAsNumber;
+  opacity.value = opacity.valueAsNumber > 0 ? 0 : lastOpacity;
+  draw();
+}
+
+function step(by) {
+  if (view?.isFrozen) view.seek(view.cursor + by);
+}
+
+function seekBeat(field) {
+  if (!view.isFrozen) view.freeze(true);
+  view.seekBeat(field);
+}
+
+function wireKeys() {
+  takeKeys({
+    " ": () => view?.freeze(),
+    ArrowLeft: (event) => step(event.shiftKey ? -STEP : -1),
+    ArrowRight: (event) => step(event.shiftKey ? STEP : 1),
+    Home: () => step(-Infinity),
+    End: () => step(Infinity),
+    d: () => seekBeat("ed_seq"),
+    s: () => seekBeat("es_seq"),
+    o: toggleOutlines,
+    "+": () => changeOpacity(10),
+    "-": () => changeOpacity(-10),
+    "?": () => byId("help").showModal(),
   });
-  document.addEventListener("keydown", takeKey);
+}
+
+function wireSources() {
+  const camera = () => open(byId("source-camera"), () => openCamera(byId("device").value || null));
+  byId("source-sample").addEventListener("click", (event) => open(event.target, () => openSample(server)));
+  byId("source-camera").addEventListener("click", camera);
+  byId("device").addEventListener("change", camera);
+  byId("source-screen").addEventListener("click", (event) => open(event.target, openScreen));
+  byId("source-camera").hidden = !navigator.mediaDevices?.getUserMedia;
+  byId("source-screen").hidden = !navigator.mediaDevices?.getDisplayMedia;
+  byId("view").addEventListener("change", () => watch(view.source, { keepSource: true }));
+  byId("file").addEventListener("change", ({ target }) => {
+    if (target.files.length) open(null, () => openFile(target.files[0]));
+    target.value = "";
+  });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    takeFile(event.dataTransfer.files);
-  });
-  window.addEventListener("resize", draw);
-}
-
-async function play() {
-  const clip = await loadSample();
-  player = new LivePlayer(clip, streamUrl(window.location));
-  player.addEventListener("show", (event) => show(event.detail));
-  player.addEventListener("state", (event) => showState(event.detail));
-  player.addEventListener("ready", ({ detail }) => {
-    write("model-figure", `${detail.model.name} ${detail.model.version}`);
+    if (event.dataTransfer.files.length) open(null, () => openFile(event.dataTransfer.files[0]));
   });
 }
 
-wire();
-play().catch(() => notice("The sample clip could not be loaded."));
+function wire() {
+  byId("play").addEventListener("click", () => view?.freeze());
+  byId("back").addEventListener("click", () => step(-1));
+  byId("forward").addEventListener("click", () => step(1));
+  byId("scrub").addEventListener("input", ({ target }) => view.seek(target.valueAsNumber));
+  byId("opacity").addEventListener("input", draw);
+  window.addEventListener("resize", () => {
+    draw();
+    if (view) showCurve(view);
+  });
+  // A clip that nobody sees need not be streamed; a camera goes on.
+  document.addEventListener("visibilitychange", () => {
+    if (view && !view.source.isLive && document.hidden && !view.isFrozen) view.freeze(true);
+  });
+  wireCrop((crop) => watch(cropped(view.source, crop ?? { left: 0, top: 0, right: 1, bottom: 1 }), { keepSource: true }));
+  wireSources();
+  wireKeys();
+  wireHelp();
+}
+
+async function begin() {
+  wire();
+  server = await openServer();
+  await open(byId("source-sample"), () => openSample(server));
+  // Who asked the system for less motion is shown a still picture first.
+  if (window.matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    view.addEventListener("beat", () => view.freeze(true), { once: true });
+  }
+}
+
+begin().catch((error) => notice("notice", error.message));

@@ -44,6 +44,18 @@ const REASONS = {
   ventricle_cut_off: "the ventricle is cut off by the edge of the image",
   annulus_not_seen: "the mitral annulus is not seen",
   axis_uncertain: "the long axis is uncertain",
+  // of a file
+  region_outside_image: "the declared region runs outside the image, so neither it nor its pixel size is used",
+  several_regions: "several regions of tissue are declared; the largest is used",
+  spacing_unusable: "the declared pixel size is impossible",
+  frame_rates_disagree: "two frame rates are declared",
+  time_base_implausible: "the declared frame rate is implausible",
+  frame_count_missing: "the number of frames is missing",
+  extra_pixel_data: "there are more frames than declared; the rest is left out",
+  truncated_frames: "the file ends early; its whole frames are read",
+  native_pixel_data_compressed: "it is declared uncompressed, but is not",
+  chroma_not_subsampled: "its colours are stored otherwise than declared",
+  pixels_not_square: "its pixels are not square",
 };
 
 /** One reason in words; an unknown code is read out as it is. */
@@ -64,23 +76,27 @@ export function figure(value, digits, unit = "") {
   return `${value.toFixed(digits)}${unit ? ` ${unit}` : ""}`;
 }
 
-/** What the ejection fraction says: a headline and an explanation. */
+/**
+ * What the ejection fraction says.
+ *
+ * @returns {{headline: string, interval: string, words: string}} the interval is empty where there is none.
+ */
 export function efInWords(ef) {
   if (ef.state === "measured") {
     const [low, high] = ef.interval ?? [null, null];
-    const interval = low === null ? "" : `${low.toFixed(0)} to ${high.toFixed(0)} % (90 % interval)`;
-    const beats = `${ef.beats} ${ef.beats === 1 ? "beat" : "beats"}`;
+    const interval = low === null ? "" : `${low.toFixed(0)} to ${high.toFixed(0)} %`;
+    const beats = `${ef.beats} ${ef.beats === 1 ? "beat" : "beats"}${interval && ", 90 % interval"}`;
     const volumes = ef.edv_ml === null
       ? ""
       : `EDV ${ef.edv_ml.toFixed(0)} ml, ESV ${ef.esv_ml.toFixed(0)} ml. `;
     const reasons = ef.reasons.filter((code) => code !== "single_beat");
-    const words = `${[interval, beats].filter(Boolean).join(", ")}. ${volumes}${sentence(reasons, "Note: ")}`;
-    return { headline: `${ef.percent.toFixed(0)} %`, words };
+    const words = `From ${beats}. ${volumes}${sentence(reasons, "Note: ")}`;
+    return { headline: `${ef.percent.toFixed(0)} %`, interval, words };
   }
   if (ef.state === "withheld") {
-    return { headline: "withheld", words: sentence(ef.reasons) || "The images do not allow one." };
+    return { headline: "withheld", interval: "", words: sentence(ef.reasons) || "The images do not allow one." };
   }
-  return { headline: "pending", words: sentence(ef.reasons) || "No beat is complete yet." };
+  return { headline: "pending", interval: "", words: sentence(ef.reasons) || "No beat is complete yet." };
 }
 
 /** What the quality gates say of a frame. */

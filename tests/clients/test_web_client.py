@@ -2,15 +2,12 @@
 
 import json
 import re
-import shutil
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-WEB = ROOT / "clients" / "web"
+from server.ingest.clip import WARNINGS
+from tests.clients.node import ROOT, run_node
+
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 HEADERS = [
@@ -19,18 +16,6 @@ HEADERS = [
     ({"codec": "mjpeg", "seq": str(2**64 - 1), "timeUs": "-1"}, "2a"),
 ]
 """The examples of docs/protocol.md, in its order."""
-
-
-def run_node(script: str) -> Any:
-    """Run a module that imports from the client and prints one JSON value."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not on the path")
-    done = subprocess.run(
-        [node, "--input-type=module", "--eval", script],
-        cwd=WEB, check=True, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    return json.loads(done.stdout)
 
 
 def documented_messages() -> list[str]:
@@ -74,10 +59,11 @@ def test_a_problem_document_becomes_an_error_with_its_code_and_sentence(
     status: int, body: dict[str, str] | None, expected: list[object]
 ) -> None:
     script = f"""
-        import {{ uploadClip }} from "./gdkvm.js";
+        import {{ GdkvmServer }} from "./gdkvm.js";
         const body = {json.dumps("<html>" if body is None else json.dumps(body))};
         globalThis.fetch = async () => new Response(body, {{ status: {status} }});
-        const error = await uploadClip(new Blob(["rubbish"])).catch((caught) => caught);
+        const sending = new GdkvmServer().upload(new Blob(["rubbish"]));
+        const error = await sending.catch((caught) => caught);
         console.log(JSON.stringify([error.code, error.message, error.retryable]));
     """
     assert run_node(script) == expected
@@ -87,27 +73,32 @@ def test_a_problem_document_becomes_an_error_with_its_code_and_sentence(
 def test_an_upload_is_answered_with_the_name_of_its_clip(status: int) -> None:
     answer = {"ef": {"percent": 55.0}} if status == 200 else {"state": "queued"}
     script = f"""
-        import {{ uploadClip }} from "./gdkvm.js";
+        import {{ GdkvmServer }} from "./gdkvm.js";
         const asked = [];
         globalThis.fetch = async (url, options) => {{
-          asked.push([url, options.method, options.headers["Content-Type"], options.body.size]);
+          const {{ headers: sent, method, body }} = options;
+          asked.push([url, method, sent["Content-Type"], sent.Authorization, body.size]);
           const headers = {{ Location: "/v1/clips/c_1-_x" }};
           return new Response({json.dumps(json.dumps(answer))}, {{ status: {status}, headers }});
         }};
-        const told = await uploadClip(new Blob(["clip"]), {{ view: "A2C", waitS: 5 }});
+        const told = await new GdkvmServer({{ key: "k" }}).upload(
+          new Blob(["clip"]), {{ view: "A2C", waitS: 5 }},
+        );
         console.log(JSON.stringify([told, asked]));
     """
     told, asked = run_node(script)
     assert told["id"] == "c_1-_x"
     assert ("ef" in told) == (status == 200)
-    assert asked == [["/v1/clips?wait_s=5&view=A2C", "POST", "application/octet-stream", 4]]
+    assert asked == [
+        ["/v1/clips?wait_s=5&view=A2C", "POST", "application/octet-stream", "Bearer k", 4]
+    ]
 
 
 def test_a_server_that_does_not_answer_is_an_error_that_may_be_tried_again() -> None:
     script = """
-        import { askServer } from "./gdkvm.js";
+        import { GdkvmServer } from "./gdkvm.js";
         globalThis.fetch = async () => { throw new TypeError("network"); };
-        const error = await askServer("/v1/clips").catch((caught) => caught);
+        const error = await new GdkvmServer().clips().catch((caught) => caught);
         console.log(JSON.stringify([error.code, error.retryable]));
     """
     assert run_node(script) == ["unreachable", True]
@@ -118,3 +109,60 @@ def test_a_reason_is_read_out_in_words_whether_known_or_new() -> None:
     named = run_node(f"{code} console.log(JSON.stringify(reasonInWords('no_left_ventricle')))")
     unknown = run_node(f"{code} console.log(JSON.stringify(reasonInWords('some_new_reason')))")
     assert (named, unknown) == ("no left ventricle is seen", "some new reason")
+
+
+def test_every_reason_that_the_server_gives_is_known_in_words() -> None:
+    known = run_node(
+        """
+        import { reasonInWords } from "./words.js";
+        const codes = JSON.parse(process.argv.at(-1));
+        const isUnknown = (code) => reasonInWords(code) === code.replaceAll("_", " ");
+        console.log(JSON.stringify(codes.filter(isUnknown)));
+    """,
+        json.dumps(sorted(WARNINGS)),
+    )
+    assert known == []
+
+
+def test_a_clip_is_followed_to_its_end_over_a_broken_connection() -> None:
+    script = """
+        import { GdkvmServer } from "./gdkvm.js";
+        const event = (state) => `event: ${state}\\ndata: {"state": "${state}"}\\n\\n`;
+        const bodies = [
+          [event("queued"), event("running").slice(0, 9)],
+          [event("running").slice(0, 11), event("running").slice(11) + event("done")],
+        ];
+        globalThis.fetch = async (url) => {
+          if (!url.endsWith("/events")) return new Response('{"state": "running"}');
+          const parts = bodies.shift().map((text) => new TextEncoder().encode(text));
+          const body = new ReadableStream({
+            pull(controller) {
+              if (parts.length) controller.enqueue(parts.shift());
+              else if (bodies.length) controller.error(new TypeError("cut"));
+              else controller.close();
+            },
+          });
+          return new Response(body);
+        };
+        const states = [];
+        for await (const { state } of new GdkvmServer().follow("c_1")) states.push(state);
+        console.log(JSON.stringify(states));
+    """
+    assert run_node(script) == ["queued", "running", "done"]
+
+
+def test_a_clip_that_is_deleted_while_it_is_followed_ends_with_the_servers_sentence() -> None:
+    script = """
+        import { GdkvmServer } from "./gdkvm.js";
+        globalThis.fetch = async (url) => url.endsWith("/events")
+          ? new Response('event: queued\\ndata: {"state": "queued"}\\n\\n')
+          : new Response('{"code": "not_found", "detail": "No such clip."}', { status: 404 });
+        const told = [];
+        try {
+          for await (const { state } of new GdkvmServer().follow("c_1")) told.push(state);
+        } catch (error) {
+          told.push(error.code, error.message);
+        }
+        console.log(JSON.stringify(told));
+    """
+    assert run_node(script) == ["queued", "not_found", "No such clip."]

@@ -1,106 +1,130 @@
-"""The page at / in a real browser, against a real server."""
+"""The live page in a real browser, against a real server."""
 
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+import av
+import numpy as np
+from playwright.sync_api import Page, expect
 
-from server.commands.local import local_server
 from server.ingest import sample_path
+from tests.e2e.browsing import PHONE, is_too_wide, violations, wait_for_outline
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on the path")
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENT_MS = 60_000
-"""How long a slow machine may take; nothing here measures time."""
-
-COUNT_PIXELS_OF = """(canvas, [red, green, blue]) => {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  let count = 0;
-  for (let i = 0; i < data.length; i += 4) {
-    const away = [red, green, blue].map((value, k) => Math.abs(data[i + k] - value));
-    count += Math.max(...away) < 40;
-  }
-  return count;
-}"""
+Visit = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with local_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, open; whatever it complains of fails the test."""
-    complaints: list[str] = []
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(PATIENT_MS)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-    page.goto(address)
-    yield page
-    page.close()
-    assert [each for each in complaints if "overlay.mp4" not in each] == []
-
-
-def css_colour(page: Page, name: str) -> list[int]:
-    """A structure's colour as the legend shows it."""
-    text = page.evaluate(
-        "name => getComputedStyle(document.querySelector(`.legend .${name}`), '::before')"
-        ".borderTopColor",
-        name,
-    )
-    return [int(number) for number in re.findall(r"\d+", text)[:3]]
-
-
-def test_the_sample_clip_plays_with_its_outlines_and_an_ef(page: Page) -> None:
-    expect(page.locator("#ef")).to_have_attribute("data-state", "measured", timeout=PATIENT_MS)
-    expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^\d+\s?%$"))
+def test_the_sample_plays_with_outlines_and_an_ef_and_can_be_frozen_and_stepped(
+    visit: Visit, address: str
+) -> None:
+    page = visit(address)
+    expect(page.locator("#ef")).to_have_attribute("data-state", re.compile("measured|withheld"))
     expect(page.locator("#connection")).to_have_text("live")
     page.locator("#opacity").fill("100")
-    page.wait_for_timeout(500)
-    canvas = page.locator("#image")
     for name in ("lv", "myocardium"):
-        assert canvas.evaluate(COUNT_PIXELS_OF, css_colour(page, name)) > 50, name
+        wait_for_outline(page, name)
+    assert violations(page) == []
+
+    page.keyboard.press(" ")
+    expect(page.locator("#badge")).to_be_visible()
+    place = page.locator("#place")
+    total = int(re.findall(r"\d+", place.inner_text())[1])
+    page.keyboard.press("ArrowLeft")
+    expect(place).to_have_text(re.compile(rf"^{total - 1} of {total}, 0\.\d+ s ago$"))
+    page.keyboard.press("Home")
+    expect(place).to_have_text(re.compile(rf"^1 of {total},"))
+    page.locator("#scrub").fill(str(total - 1))
+    expect(place).to_have_text(re.compile(rf"^{total} of {total},"))
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.locator("#play").click()
+    expect(page.locator("#badge")).to_be_hidden()
 
 
-def test_the_page_says_what_it_is_and_links_to_what_there_is(page: Page, address: str) -> None:
+def test_the_page_says_what_it_is_and_links_to_what_there_is(visit: Visit, address: str) -> None:
+    page = visit(address, PHONE)
     expect(page.locator("body")).to_contain_text("Research use only")
-    for path in ("/docs", "/metrics"):
+    for path in ("/docs", "/metrics", "clips.html"):
         assert page.locator(f"a[href='{path}']").count() == 1
-        assert page.request.get(address + path).ok
+        assert page.request.get(f"{address}/{path.lstrip('/')}").ok
+    assert not is_too_wide(page)
+    assert violations(page) == []
 
 
-def test_a_clip_of_ones_own_is_answered_with_its_ef(page: Page) -> None:
-    page.locator("input[type=file]").set_input_files(sample_path())
-    answer = page.locator("p.headline")
-    expect(answer).to_have_text(re.compile(r"Ejection fraction \d+ %"), timeout=PATIENT_MS)
-    expect(page.locator("video.overlay")).to_have_js_property("readyState", 4, timeout=PATIENT_MS)
+def test_its_policy_allows_nothing_from_elsewhere(visit: Visit, address: str) -> None:
+    page = visit(address)
+    policy = page.request.get(address).headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert not re.search(r"unsafe|https?:|\*", policy)
+    blocked = page.evaluate("""async () => {
+      const told = new Promise((resolve) => addEventListener(
+        "securitypolicyviolation", (event) => resolve(event.effectiveDirective)));
+      fetch("https://example.invalid/").catch(() => {});
+      return told;
+    }""")
+    assert blocked == "connect-src"
 
 
-def test_a_file_that_is_no_clip_is_refused_in_words(page: Page, tmp_path: Path) -> None:
+def test_a_camera_is_streamed_from_a_worker_and_can_be_cropped(visit: Visit, address: str) -> None:
+    page = visit(address)
+    page.locator("#source-camera").click()
+    expect(page.locator("#source")).to_contain_text("live")
+    page.locator("#opacity").fill("100")
+    wait_for_outline(page, "lv")
+    assert any(worker.url.endswith("/sender.js") for worker in page.workers)
+    whole = page.evaluate("() => image.clientWidth / image.clientHeight")
+
+    page.locator("#crop").click()
+    page.locator("#crop-left").fill("25")
+    page.locator("#crop-right").fill("25")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_function(
+        "whole => Math.abs(image.clientWidth / image.clientHeight - whole / 2) < 0.02", arg=whole
+    )
+    wait_for_outline(page, "lv")
+
+
+def test_a_film_is_streamed_by_the_browser_and_never_uploaded(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "grey.webm"
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for value in range(50):
+            grey_HW3 = np.full((120, 160, 3), 40 + value, np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(grey_HW3, format="rgb24")))
+        film.mux(stream.encode())
+    page = visit(address)
+    uploads: list[str] = []
+    page.on("request", lambda each: uploads.append(each.url) if each.method == "POST" else None)
+    page.locator("#file").set_input_files(path)
+    expect(page.locator("#source")).to_contain_text("grey.webm")
+    expect(page.locator("#quality-words")).to_contain_text("no left ventricle is seen")
+    assert uploads == []
+
+
+def test_a_dicom_file_is_read_by_the_server_and_played_live(visit: Visit, address: str) -> None:
+    page = visit(address)
+    page.locator("#file").set_input_files(sample_path())
+    expect(page.locator("#source")).to_contain_text(sample_path().name)
+    page.locator("#opacity").fill("100")
+    wait_for_outline(page, "lv")
+
+
+def test_a_file_that_is_no_clip_is_refused_in_words(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
     note = tmp_path / "note.txt"
     note.write_text("not a clip")
-    page.locator("input[type=file]").set_input_files(note)
-    refusal = page.locator("p.error")
-    expect(refusal).to_contain_text("neither DICOM", timeout=PATIENT_MS)
+    page = visit(address)
+    page.locator("#file").set_input_files(note)
+    expect(page.locator("#notice")).to_contain_text("neither DICOM")
+
+
+def test_who_asked_for_less_motion_sees_a_still_picture(visit: Visit, address: str) -> None:
+    page = visit(address, reduced_motion="reduce")
+    expect(page.locator("#badge")).to_be_visible()
+    wait_for_outline(page, "lv")

@@ -1,0 +1,155 @@
+/** The clips page: uploads files, lists what the server keeps, and shows one result. */
+
+import { openServer, readOffers } from "./access.js";
+import { wireBiplane } from "./biplane.js";
+import { byId, make, wireHelp, write } from "./dom.js";
+import { ResultView } from "./result.js";
+
+const NAMES = "gdkvm-names";
+const STATES = {
+  sending: "sending", received: "received", queued: "waiting", running: "reading", done: "done", failed: "refused",
+};
+
+let server = null;
+let result = null;
+let biplane = null;
+const clips = new Map();
+const followed = new Set();
+const waiting = [];
+let isSending = false;
+
+/** Names of the files sent from this tab; the server keeps none, since they often name a patient. */
+const names = new Map(JSON.parse(window.sessionStorage.getItem(NAMES) ?? "[]"));
+
+function nameOf(id) {
+  return names.get(id) ?? `Clip ${id.slice(2, 8)}`;
+}
+
+function take(clip) {
+  clips.set(clip.id, { ...clips.get(clip.id), ...clip });
+  showList();
+}
+
+function showList() {
+  const shown = window.location.hash.slice(1);
+  const items = [...clips.values()].reverse().map((clip) => listItem(clip, clip.id === shown));
+  byId("list").replaceChildren(...items);
+  const count = clips.size === 0 ? "None yet." : "";
+  write("list-words", count);
+  biplane?.show([...clips.values()].filter((clip) => clip.state === "done"), nameOf);
+}
+
+function listItem(clip, isShown) {
+  const link = make("a", { href: `#${clip.id}`, textContent: clip.name ?? nameOf(clip.id) });
+  if (isShown) link.setAttribute("aria-current", "true");
+  const view = clip.view ? ` · ${clip.view}` : "";
+  const item = make("li", {}, clip.state === "sending" ? make("span", { textContent: clip.name }) : link);
+  item.dataset.state = clip.state;
+  item.append(make("span", { className: "words", textContent: `${STATES[clip.state] ?? clip.state}${view}` }));
+  if (clip.state === "sending" || clip.state === "running") item.append(bar(clip));
+  if (clip.error) item.append(make("p", { className: "error", textContent: clip.error.message }));
+  return item;
+}
+
+function bar({ progress, name, id }) {
+  const share = progress === null || progress === undefined ? {} : { value: progress };
+  const node = make("progress", { max: 1, ...share });
+  node.setAttribute("aria-label", name ?? nameOf(id));
+  return node;
+}
+
+async function refresh() {
+  const kept = await server.clips();
+  const ids = new Set(kept.map((clip) => clip.id));
+  for (const [id, clip] of clips) if (!ids.has(id) && clip.state !== "sending" && !clip.isRefused) clips.delete(id);
+  for (const clip of kept) {
+    clips.set(clip.id, { ...clips.get(clip.id), ...clip });
+    if (clip.state !== "done" && clip.state !== "failed") follow(clip.id);
+  }
+  showList();
+}
+
+async function follow(id) {
+  if (followed.has(id)) return;
+  followed.add(id);
+  try {
+    for await (const state of server.follow(id)) {
+      take(state);
+      if (state.state === "done" && window.location.hash.slice(1) === id) showChosen();
+      if (state.state === "failed" && window.location.hash.slice(1) === id) showChosen();
+    }
+  } catch {
+    clips.delete(id); // deleted meanwhile
+    showList();
+  }
+  followed.delete(id);
+}
+
+/** Send files one after the other, so that each is there as soon as it can be. */
+async function send(files) {
+  waiting.push(...files);
+  if (isSending) return;
+  isSending = true;
+  while (waiting.length) await sendOne(waiting.shift());
+  isSending = false;
+}
+
+async function sendOne(file) {
+  const ticket = `sending ${file.name} ${performance.now()}`;
+  take({ id: ticket, name: file.name, state: "sending", progress: 0, view: byId("view").value || null });
+  try {
+    const onProgress = (progress) => take({ id: ticket, progress });
+    const clip = await server.upload(file, { view: byId("view").value, onProgress });
+    names.set(clip.id, file.name);
+    window.sessionStorage.setItem(NAMES, JSON.stringify([...names].slice(-200)));
+    clips.delete(ticket);
+    take(clip);
+    window.location.hash = clip.id;
+    follow(clip.id);
+  } catch (error) {
+    take({ id: ticket, state: "failed", error, isRefused: true });
+  }
+}
+
+/** Show the clip that the address names. */
+async function showChosen() {
+  const id = window.location.hash.slice(1);
+  showList();
+  const clip = clips.get(id);
+  if (!clip) return result.clear(id ? "This server keeps no such clip." : "");
+  if (clip.state === "failed") return result.refuse(nameOf(id), clip.error);
+  if (clip.state !== "done") return result.await(nameOf(id));
+  return result.show(id, nameOf(id));
+}
+
+function wire() {
+  byId("files").addEventListener("change", ({ target }) => {
+    send([...target.files]);
+    target.value = "";
+  });
+  const drop = byId("drop");
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+  document.addEventListener("dragleave", () => drop.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    send([...event.dataTransfer.files]);
+  });
+  window.addEventListener("hashchange", showChosen);
+  wireHelp();
+}
+
+async function begin() {
+  wire();
+  server = await openServer();
+  const offers = await readOffers(server);
+  result = new ResultView(server, offers, refresh);
+  if (offers("post", "/v1/biplane")) biplane = wireBiplane(server);
+  await refresh();
+  await showChosen();
+}
+
+begin().catch((error) => write("list-words", error.message));

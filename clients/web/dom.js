@@ -1,0 +1,65 @@
+/** Small things that every page of the viewer needs. */
+
+/** The element of this id. */
+export const byId = (id) => document.getElementById(id);
+
+/** Write text only where it changes, so that screen readers are not told the same twice. */
+export function write(id, text) {
+  const node = byId(id);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * Make an element.
+ *
+ * @param {string} tag
+ * @param {object} properties of the element, such as className and textContent.
+ * @param {...(Node|string)} children
+ */
+export function make(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+/**
+ * A table from its titles and rows of cells, each a text or a node.
+ *
+ * @param {string} caption
+ * @param {string[]} titles
+ * @param {(string|Node)[][]} rows
+ */
+export function table(caption, titles, rows) {
+  const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col", textContent: title })));
+  const body = rows.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, cell))));
+  return make(
+    "table", {},
+    make("caption", { textContent: caption }), make("thead", {}, head), make("tbody", {}, ...body),
+  );
+}
+
+/**
+ * Act on keys, unless the key belongs to a field or a control that has the focus.
+ *
+ * @param {Object<string, (event: KeyboardEvent) => void>} actions by `event.key`, letters in lower case.
+ */
+export function takeKeys(actions) {
+  document.addEventListener("keydown", (event) => {
+    const isHeld = event.ctrlKey || event.metaKey || event.altKey;
+    const isOpen = document.querySelector("dialog[open]");
+    const isControl = event.target.closest("input, select, textarea, video, summary");
+    const isPress = [" ", "Enter"].includes(event.key) && event.target.closest("button, a, label");
+    if (isHeld || isOpen || isControl || isPress) return;
+    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault();
+    action(event);
+  });
+}
+
+/** Open a dialog by a button and by the key "?". */
+export function wireHelp() {
+  const help = byId("help");
+  byId("help-open").addEventListener("click", () => help.showModal());
+  byId("help-close").addEventListener("click", () => help.close());
+}

@@ -1,0 +1,164 @@
+/** Corrects the ventricle's outline on one frame: points on it are dragged, or moved by the arrow keys. */
+
+import { byId, write } from "./dom.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const HANDLES = 20;
+const STEPS = 6;
+const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+/** Points at equal distances along a closed outline of [row, column] points. */
+export function spread(outline, count) {
+  const closed = [...outline, outline[0]];
+  const lengths = closed.slice(1).map(([row, column], index) => Math.hypot(row - closed[index][0], column - closed[index][1]));
+  const step = lengths.reduce((sum, length) => sum + length, 0) / count;
+  const points = [];
+  let [along, next] = [0, 0];
+  lengths.forEach((length, index) => {
+    while (points.length < count && next < along + length + 1e-9 && length > 0) {
+      const share = (next - along) / length;
+      points.push([0, 1].map((axis) => closed[index][axis] + share * (closed[index + 1][axis] - closed[index][axis])));
+      next += step;
+    }
+    along += length;
+  });
+  return points;
+}
+
+/**
+ * A smooth closed outline through points; its last point repeats the first.
+ *
+ * Source: Catmull and Rom 1974, uniform, tension 1/2.
+ */
+export function smooth(points) {
+  const at = (index) => points[(index + points.length) % points.length];
+  const outline = points.flatMap((_, index) => {
+    const [a, b, c, d] = [at(index - 1), at(index), at(index + 1), at(index + 2)];
+    return Array.from({ length: STEPS }, (__, step) => {
+      const t = step / STEPS;
+      return [0, 1].map((axis) => 0.5 * (
+        2 * b[axis] + (c[axis] - a[axis]) * t + (2 * a[axis] - 5 * b[axis] + 4 * c[axis] - d[axis]) * t ** 2
+        + (3 * b[axis] - a[axis] - 3 * c[axis] + d[axis]) * t ** 3
+      ));
+    });
+  });
+  return [...outline, outline[0]];
+}
+
+/** The points and the buttons beside them. */
+export class OutlineEditor {
+  #onSave;
+  #onClose;
+  #points = [];
+  #size = [0, 0];
+  #path = null;
+
+  /**
+   * @param {(outline: number[][]) => Promise<void>} onSave told the corrected outline.
+   * @param {() => void} onClose told when the points are gone.
+   */
+  constructor(onSave, onClose) {
+    this.#onSave = onSave;
+    this.#onClose = onClose;
+    this.isOpen = false;
+    byId("edit-save").addEventListener("click", () => this.#save());
+    byId("edit-cancel").addEventListener("click", () => this.close());
+  }
+
+  /**
+   * Put points on an outline; where there is none, on an ellipse to begin with.
+   *
+   * @param {ImageBitmap} image that the outline belongs to.
+   * @param {number[][]} outline of [row, column] points, or empty.
+   */
+  open(image, outline) {
+    this.#size = [image.height, image.width];
+    this.#points = spread(outline.length > 3 ? outline.slice(0, -1) : this.#ellipse(), HANDLES);
+    this.#show(true);
+    const handles = byId("handles");
+    handles.setAttribute("viewBox", `-0.5 -0.5 ${image.width} ${image.height}`);
+    this.#path = document.createElementNS(SVG, "path");
+    handles.replaceChildren(this.#path, ...this.#points.map((_, index) => this.#handle(index)));
+    this.#draw();
+    write("edit-words", "Drag the points, or move one by the arrow keys.");
+  }
+
+  /** Take the points away. */
+  close() {
+    if (!this.isOpen) return;
+    this.#show(false);
+    write("edit-words", "");
+    this.#onClose();
+  }
+
+  #show(isOpen) {
+    this.isOpen = isOpen;
+    byId("handles").toggleAttribute("hidden", !isOpen);
+    byId("edit").hidden = isOpen;
+    byId("edit-save").hidden = byId("edit-cancel").hidden = !isOpen;
+    for (const id of ["play", "back", "forward", "scrub"]) byId(id).disabled = isOpen;
+  }
+
+  #ellipse() {
+    const [rows, columns] = this.#size;
+    return Array.from({ length: 40 }, (_, index) => {
+      const angle = (index / 40) * 2 * Math.PI;
+      return [rows * (0.45 + 0.2 * Math.cos(angle)), columns * (0.5 + 0.1 * Math.sin(angle))];
+    });
+  }
+
+  #handle(index) {
+    const circle = document.createElementNS(SVG, "circle");
+    circle.setAttribute("r", String(Math.max(...this.#size) / 110));
+    circle.setAttribute("tabindex", "0");
+    circle.setAttribute("role", "button");
+    circle.addEventListener("pointerdown", (event) => circle.setPointerCapture(event.pointerId));
+    circle.addEventListener("pointermove", (event) => {
+      if (circle.hasPointerCapture(event.pointerId)) this.#move(index, this.#under(event));
+    });
+    circle.addEventListener("keydown", (event) => {
+      const move = MOVES[event.key];
+      if (!move) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const by = event.shiftKey ? 5 : 1;
+      this.#move(index, this.#points[index].map((value, axis) => value + by * move[axis]));
+    });
+    return circle;
+  }
+
+  #under(event) {
+    const { left, top, width, height } = byId("handles").getBoundingClientRect();
+    const [rows, columns] = this.#size;
+    return [((event.clientY - top) / height) * rows - 0.5, ((event.clientX - left) / width) * columns - 0.5];
+  }
+
+  #move(index, point) {
+    this.#points[index] = point.map((value, axis) => Math.min(this.#size[axis] - 1, Math.max(0, value)));
+    this.#draw();
+  }
+
+  #draw() {
+    const text = smooth(this.#points).map(([row, column]) => `${column.toFixed(2)} ${row.toFixed(2)}`);
+    this.#path.setAttribute("d", `M${text.join("L")}Z`);
+    [...byId("handles").querySelectorAll("circle")].forEach((circle, index) => {
+      const [row, column] = this.#points[index];
+      circle.setAttribute("cx", column);
+      circle.setAttribute("cy", row);
+      circle.setAttribute("aria-label", `Point ${index + 1} of ${HANDLES}, row ${row.toFixed(0)}, column ${column.toFixed(0)}`);
+    });
+  }
+
+  async #save() {
+    write("edit-words", "Measuring anew …");
+    byId("edit-save").disabled = true;
+    try {
+      await this.#onSave(smooth(this.#points).map((point) => point.map((value) => Math.round(10 * value) / 10)));
+      this.close();
+      write("edit-words", "Measured anew with your outline.");
+    } catch (error) {
+      write("edit-words", error.message);
+    }
+    byId("edit-save").disabled = false;
+  }
+}

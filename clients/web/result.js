@@ -1,0 +1,308 @@
+/** The result of one clip: verdict, pictures with their outlines, curve, beats, files to save. */
+
+import { clipPath } from "./gdkvm.js";
+import { ClipPlayer } from "./clipplayer.js";
+import { byId, make, table, takeKeys, write } from "./dom.js";
+import { OutlineEditor } from "./editor.js";
+import { drawCurve, drawFrame, drawNext, secondsAt } from "./draw.js";
+import { efInWords, figure, qualityInWords, reasonInWords, sentence } from "./words.js";
+
+const STEP = 10;
+const FILES = [
+  ["result", "result.json", "JSON", "all that was measured"],
+  ["frames.csv", "frames.csv", "CSV", "one line a frame"],
+  ["overlay.mp4", "overlay.mp4", "MP4", "film with outlines and curve"],
+  ["masks.npz", "masks.npz", "NPZ", "label maps for numpy"],
+  ["seg.dcm", "seg.dcm", "DICOM SEG", "the masks, for a PACS"],
+  ["sr.dcm", "sr.dcm", "DICOM SR", "the measurements, for a PACS"],
+  ["report.html", "report.html", "Report", "to read and print"],
+];
+
+/** Shows one clip at a time in the page's result section. */
+export class ResultView {
+  #server;
+  #offers;
+  #onChange;
+  #id = null;
+  #result = null;
+  #player = null;
+  #shown = null;
+  #editor;
+  #decode;
+
+  /**
+   * @param {import("./gdkvm.js").GdkvmServer} server
+   * @param {(method: string, path: string) => boolean} offers what the server can do.
+   * @param {() => Promise<void>} onChange told when clips were deleted.
+   */
+  constructor(server, offers, onChange) {
+    this.#server = server;
+    this.#offers = offers;
+    this.#onChange = onChange;
+    this.#decode = drawNext((image, frame) => {
+      this.#shown?.image.close();
+      this.#shown = { image, ...frame };
+      this.#draw();
+    });
+    this.#editor = new OutlineEditor((contours) => this.#save(contours), () => this.#draw());
+    this.#wire();
+  }
+
+  /** Show nothing, or only a sentence. */
+  clear(text) {
+    this.#leave();
+    byId("result").hidden = !text;
+    this.#verdict({ name: "", error: text });
+  }
+
+  /** Say that a clip is still worked on. */
+  await(name) {
+    this.#leave();
+    byId("result").hidden = false;
+    this.#verdict({ name, headline: "…", words: "The server is working on it." });
+  }
+
+  /** Say why there is no result. */
+  refuse(name, { message, code }) {
+    this.#leave();
+    byId("result").hidden = false;
+    this.#verdict({ name, headline: "No result", words: "", error: `${message} (${code})` });
+  }
+
+  /** Fetch a result and show it. */
+  async show(id, name) {
+    this.#leave();
+    this.#id = id;
+    byId("result").hidden = false;
+    try {
+      const result = await this.#server.result(id);
+      if (this.#id !== id) return;
+      this.#fill(name, result);
+      await this.#openPlayer(id, result);
+    } catch (error) {
+      if (this.#id === id) write("result-error", error.message);
+    }
+  }
+
+  #leave() {
+    this.#editor.close();
+    this.#player?.close();
+    this.#player = this.#id = this.#result = null;
+    byId("player").hidden = byId("details").hidden = true;
+  }
+
+  #verdict({ name, headline = "", interval = "", words = "", clip = "", warnings = "", error = "" }) {
+    write("result-name", name);
+    write("ef-figure", headline);
+    write("ef-interval", interval);
+    write("ef-words", words);
+    write("clip-words", clip);
+    write("warning-words", warnings);
+    write("result-error", error);
+  }
+
+  #fill(name, result) {
+    this.#result = result;
+    const { clip, ef, frames } = result;
+    const verdict = efInWords(ef);
+    byId("verdict").dataset.state = ef.state;
+    const headline = `EF ${verdict.headline}`;
+    const warnings = sentence(clip.warnings, "Of the file: ");
+    this.#verdict({ ...verdict, name, headline, clip: clipInWords(clip, frames, ef), warnings });
+    this.#fillBeats(result);
+    this.#fillDownloads(name);
+  }
+
+  #fillBeats({ beats, frames }) {
+    if (!beats.length) return byId("beats").replaceChildren();
+    const volume = (seq) => figure(frames[seq]?.lv?.volume_ml, 0);
+    const hasVolume = frames.some(({ lv }) => lv && lv.volume_ml !== null);
+    const rows = beats.map((beat, index) => [
+      `${index + 1}${beat.is_complete ? "" : " (half)"}`,
+      figure(beat.ef_percent, 0, "%"),
+      this.#jump(beat.ed_seq, "end diastole", index),
+      this.#jump(beat.es_seq, "end systole", index),
+      ...(hasVolume ? [`${volume(beat.ed_seq)} / ${volume(beat.es_seq)}`] : []),
+      beat.reasons.map(reasonInWords).join("; ") || "used",
+    ]);
+    const titles = ["Beat", "EF", "ED frame", "ES frame", ...(hasVolume ? ["ED / ES, ml"] : []), "Use"];
+    return byId("beats").replaceChildren(table("Beats", titles, rows));
+  }
+
+  #jump(seq, what, index) {
+    const button = make("button", { type: "button", className: "link", textContent: String(seq + 1) });
+    button.setAttribute("aria-label", `Show ${what} of beat ${index + 1}, frame ${seq + 1}`);
+    button.addEventListener("click", () => this.#player?.seek(seq));
+    return button;
+  }
+
+  #fillDownloads(name) {
+    const stem = name.replace(/\.[A-Za-z0-9]{1,5}$/, "");
+    const items = FILES.filter(([path]) => this.#offers("get", `/v1/clips/{}/${path}`)).map(([path, ending, title, words]) => {
+      const button = make("button", { type: "button", className: "link", textContent: title });
+      button.addEventListener("click", () => this.#saveFile(button, path, `${stem}-${ending}`));
+      return make("li", {}, button, make("span", { className: "words", textContent: ` ${words}` }));
+    });
+    byId("downloads").replaceChildren(...items);
+  }
+
+  /** Fetch first, since a link could carry no key and would show a refusal as a broken file. */
+  async #saveFile(button, path, fileName) {
+    button.disabled = true;
+    write("notice", "");
+    try {
+      const href = URL.createObjectURL(await this.#server.file(clipPath(this.#id, path)));
+      make("a", { href, download: fileName }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    } catch (error) {
+      this.#notice(error.message);
+    }
+    button.disabled = false;
+  }
+
+  #notice(text) {
+    byId("notice").hidden = !text;
+    write("notice", text);
+  }
+
+  async #openPlayer(id, result) {
+    const outlines = await this.#server.ask(clipPath(id, "outlines.json"));
+    if (this.#id !== id) return;
+    this.#notice("");
+    byId("player").hidden = byId("details").hidden = false;
+    byId("scrub").max = result.frames.length - 1;
+    byId("edit-controls").hidden = !this.#offers("patch", "/v1/clips/{}/frames/{}");
+    this.#player = new ClipPlayer(this.#server, id, result, outlines);
+    this.#player.addEventListener("frame", ({ detail }) => this.#showFrame(detail));
+    this.#player.addEventListener("playing", ({ detail }) => write("play", detail ? "Stop" : "Play"));
+    this.#player.addEventListener("trouble", ({ detail }) => this.#notice(detail));
+    const isStill = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.#player.seek(result.beats[0]?.ed_seq ?? 0);
+    if (!isStill) this.#player.play();
+  }
+
+  #showFrame({ index, picture, contours }) {
+    this.#decode(picture, { contours });
+    const { frames, beats } = this.#result;
+    const { lv, quality, time_ms: timeMs } = frames[index];
+    byId("scrub").value = index;
+    const time = timeMs === null ? "" : `, ${(timeMs / 1000).toFixed(2)} s`;
+    write("place", `${index + 1} of ${frames.length}${time}`);
+    byId("scrub").setAttribute("aria-valuetext", byId("place").textContent);
+    const labels = beats.flatMap((beat) => [beat.ed_seq === index ? "ED" : "", beat.es_seq === index ? "ES" : ""]);
+    const label = [...new Set(labels.filter(Boolean))].join(" ");
+    byId("badge").hidden = !label;
+    write("badge", label);
+    write("area-figure", lv?.area_cm2 ? figure(lv.area_cm2, 1, "cm²") : figure(lv?.area_px, 0, "px"));
+    write("length-figure", figure(lv?.length_cm, 1, "cm"));
+    write("volume-figure", figure(lv?.volume_ml, 0, "ml"));
+    byId("quality").dataset.state = quality.state;
+    write("quality-words", qualityInWords(quality));
+    this.#drawCurve();
+  }
+
+  #draw() {
+    if (!this.#shown) return;
+    const contours = { ...this.#shown.contours };
+    if (this.#editor.isOpen) delete contours.lv; // shown by the editor
+    drawFrame(byId("image"), this.#shown.image, contours, byId("opacity").valueAsNumber / 100);
+  }
+
+  #drawCurve() {
+    const { points, marks, unit } = this.#player.curve;
+    write("curve-title", unit === "ml" ? "LV volume (ml)" : "LV area (pixels)");
+    drawCurve(byId("curve"), points, marks, { cursor: points[this.#player.index].seconds });
+  }
+
+  #edit() {
+    this.#player.stop();
+    const { image, contours } = this.#shown;
+    this.#editor.open(image, contours.lv?.[0] ?? []);
+    this.#draw();
+  }
+
+  async #save(outline) {
+    const { index } = this.#player;
+    const id = this.#id;
+    const name = byId("result-name").textContent;
+    const answer = await this.#server.ask(clipPath(id, "frames", String(index)), {
+      method: "PATCH", json: { contours: { lv: [outline] } },
+    });
+    this.#fill(name, answer.frames ? answer : await this.#server.result(id));
+    await this.#openPlayer(id, this.#result);
+    this.#player.stop();
+    this.#player.seek(index);
+  }
+
+  async #forget() {
+    try {
+      await this.#server.forget(this.#id);
+      window.location.hash = "";
+      await this.#onChange();
+    } catch (error) {
+      this.#notice(error.message);
+    }
+  }
+
+  #step(by) {
+    if (!this.#player || this.#editor.isOpen) return;
+    this.#player.stop();
+    this.#player.seek(this.#player.index + by);
+  }
+
+  #seekBeat(field) {
+    if (!this.#player || this.#editor.isOpen) return;
+    const places = this.#result.beats.map((beat) => beat[field]).sort((a, b) => a - b);
+    const place = places.find((seq) => seq > this.#player.index) ?? places[0];
+    this.#player.stop();
+    if (place !== undefined) this.#player.seek(place);
+  }
+
+  #wire() {
+    const toggle = () => !this.#editor.isOpen && this.#player?.toggle();
+    byId("play").addEventListener("click", toggle);
+    byId("back").addEventListener("click", () => this.#step(-1));
+    byId("forward").addEventListener("click", () => this.#step(1));
+    byId("scrub").addEventListener("input", ({ target }) => this.#step(target.valueAsNumber - this.#player.index));
+    byId("opacity").addEventListener("input", () => this.#draw());
+    byId("forget").addEventListener("click", () => this.#forget());
+    byId("edit").addEventListener("click", () => this.#edit());
+    byId("curve").addEventListener("click", (event) => {
+      const { points } = this.#player.curve;
+      const seconds = secondsAt(byId("curve"), points, event.clientX);
+      const away = points.map((point) => Math.abs(point.seconds - seconds));
+      this.#step(away.indexOf(Math.min(...away)) - this.#player.index);
+    });
+    window.addEventListener("resize", () => this.#player && (this.#draw(), this.#drawCurve()));
+    takeKeys({
+      " ": toggle,
+      ArrowLeft: (event) => this.#step(event.shiftKey ? -STEP : -1),
+      ArrowRight: (event) => this.#step(event.shiftKey ? STEP : 1),
+      Home: () => this.#step(-Infinity),
+      End: () => this.#step(Infinity),
+      d: () => this.#seekBeat("ed_seq"),
+      s: () => this.#seekBeat("es_seq"),
+      o: () => {
+        byId("opacity").value = byId("opacity").valueAsNumber > 0 ? 0 : 85;
+        this.#draw();
+      },
+      "?": () => byId("help").showModal(),
+    });
+  }
+}
+
+function clipInWords(clip, frames, ef) {
+  const [rows, columns] = clip.size;
+  const durationMs = clip.time_base.duration_ms;
+  const failed = frames.filter((frame) => frame.quality.state === "fail").length;
+  const parts = [
+    `${clip.view ?? "View unknown"}, ${clip.frames} frames of ${columns} × ${rows}`,
+    durationMs === null ? "frame rate unknown, shown at 30 a second" : `${(durationMs / 1000).toFixed(2)} s`,
+    ...(ef.heart_rate_bpm === null ? [] : [`${ef.heart_rate_bpm.toFixed(0)} beats a minute`]),
+    clip.spacing_mm === null
+      ? "pixel size unknown, so no cm or ml"
+      : `${clip.spacing_mm.map((mm) => mm.toFixed(3)).join(" × ")} mm a pixel`,
+    failed ? `${failed} frames not measurable` : "every frame measurable",
+  ];
+  return `${parts.join(", ")}.`;
+}

@@ -1,0 +1,188 @@
+"""The browser's stream against a scripted socket: what a real link does rarely, on demand."""
+
+from tests.clients.node import run_node
+
+SOCKET = """
+    import { GdkvmStream } from "./gdkvm.js";
+    const sockets = [];
+    class Scripted {
+      constructor(url) {
+        Object.assign(this, { url, texts: [], seqs: [], bufferedAmount: 0, isClosed: false });
+        sockets.push(this);
+        setTimeout(() => this.onopen?.());
+      }
+      send(message) {
+        if (typeof message === "string") this.texts.push(JSON.parse(message));
+        else this.seqs.push(Number(new DataView(message).getBigUint64(8, true)));
+      }
+      close() { this.isClosed = true; }
+      say(message) { this.onmessage?.({ data: JSON.stringify(message) }); }
+      ready(more = {}) {
+        this.say({ type: "ready", resume: "secret", credits: 2, resumed: false, ...more });
+      }
+      cut(code = 1006) { this.onclose?.({ code }); }
+    }
+    globalThis.WebSocket = Scripted;
+    const next = async (count) => {
+      while (sockets.length < count || !sockets[count - 1].texts.length) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      return sockets[count - 1];
+    };
+    const states = [];
+    const open = (hello = {}, options = {}) => {
+      const stream = new GdkvmStream("ws://echo/v1/stream", { size: [16, 16], ...hello }, options);
+      stream.addEventListener("state", ({ detail }) => states.push(detail));
+      return stream;
+    };
+    const frame = new Uint8Array(4);
+    const tell = (value) => { console.log(JSON.stringify(value)); process.exit(0); };
+"""
+
+
+def test_after_a_cut_the_unanswered_frames_are_sent_again_under_the_token() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open();
+        const first = await next(1);
+        first.ready();
+        for (const seq of [0, 1, 2]) stream.send(frame, { seq });
+        first.say({ type: "result", seq: 0 });
+        first.cut();
+        const second = await next(2);
+        second.ready({ resumed: true });
+        const { state, reason, resent } = states.at(-1);
+        tell([second.texts[0].resume, first.texts[0].resume, second.seqs, state, reason, resent]);
+        """
+    )
+    assert told == ["secret", None, [1, 2], "live", "resumed", 2]
+
+
+def test_a_session_kept_no_longer_is_begun_anew_and_said_so() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open();
+        (await next(1)).ready();
+        stream.send(frame, { seq: 0 });
+        sockets[0].cut();
+        const second = await next(2);
+        second.say({ type: "error", code: "cannot_resume", message: "gone", retryable: false });
+        second.cut(4004);
+        const third = await next(3);
+        third.ready();
+        tell([third.texts[0].resume, third.seqs, states.at(-1).reason, stream.unanswered]);
+        """
+    )
+    assert told == [None, [], "restarted", 0]
+
+
+def test_no_more_frames_are_under_way_than_there_are_credits() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open({ policy: "every" });
+        const socket = await next(1);
+        socket.ready();
+        const sent = [0, 1, 2].map((seq) => stream.send(frame, { seq }));
+        socket.say({ type: "dropped", seq: 0 });
+        tell([sent, stream.canSend, socket.seqs]);
+        """
+    )
+    assert told == [[True, True, False], True, [0, 1]]
+
+
+def test_a_slow_link_holds_frames_back_instead_of_queueing_them() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open({}, { mostUnanswered: 3 });
+        const socket = await next(1);
+        socket.ready();
+        const sent = [0, 1, 2, 3].map((seq) => stream.send(frame, { seq }));
+        socket.say({ type: "result", seq: 0 });
+        socket.bufferedAmount = 1 << 30;
+        tell([sent, stream.canSend]);
+        """
+    )
+    assert told == [[True, True, True, False], False]
+
+
+def test_a_link_that_fell_silent_is_taken_for_cut() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open({}, { answerWithinMs: 50 });
+        const first = await next(1);
+        first.ready();
+        stream.send(frame, { seq: 0 });
+        const second = await next(2);
+        second.ready({ resumed: true });
+        first.say({ type: "result", seq: 0 });
+        tell([first.isClosed, second.texts[0].resume, second.seqs, stream.unanswered]);
+        """
+    )
+    assert told == [True, "secret", [0], 1]
+
+
+def test_an_error_that_is_final_ends_the_stream_with_the_servers_sentence() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open();
+        const socket = await next(1);
+        const end = stream.finish().catch((error) => [error.code, error.message]);
+        socket.say({ type: "error", code: "wrong_size", message: "Not so.", retryable: false });
+        socket.cut(1007);
+        const { state, reason } = states.at(-1);
+        tell([state, reason, await end, sockets.length]);
+        """
+    )
+    assert told == ["failed", "Not so.", ["wrong_size", "Not so."], 1]
+
+
+def test_an_idle_session_rests_until_the_next_frame() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open();
+        (await next(1)).ready();
+        sockets[0].cut(4002);
+        const resting = stream.state;
+        const isSent = stream.send(frame, { seq: 0 });
+        const second = await next(2);
+        tell([resting, isSent, second.texts[0].resume]);
+        """
+    )
+    assert told == ["parked", False, "secret"]
+
+
+def test_each_connection_shows_a_ticket_of_its_own() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        let count = 0;
+        open({}, { ticket: async () => `t/${count += 1}` });
+        (await next(1)).ready();
+        sockets[0].cut();
+        const second = await next(2);
+        tell([sockets[0].url, second.url]);
+        """
+    )
+    assert told == [f"ws://echo/v1/stream?ticket=t%2F{count}" for count in (1, 2)]
+
+
+def test_the_end_is_the_servers_summary() -> None:
+    told = run_node(
+        SOCKET
+        + """
+        const stream = open();
+        const socket = await next(1);
+        socket.ready();
+        const end = stream.finish();
+        socket.say({ type: "summary", results: 3 });
+        tell([socket.texts.at(-1), (await end).results, stream.state]);
+        """
+    )
+    assert told == [{"type": "bye"}, 3, "closed"]
