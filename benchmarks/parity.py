@@ -26,7 +26,7 @@ from model import (
 )
 from model.backends.choice import BackendName
 from model.training.clips import place_patient, read_pair, render
-from model.training.evaluate import overlap
+from model.training.scores import overlap
 from model.training.synthesis import contraction
 from server.ingest.sample import read_sample
 

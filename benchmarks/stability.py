@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from model import Frame, Mask, Predictor, Region, StreamState, load_predictor, to_source_labels
 from model.training.clips import Patient, place_patient, read_pair, render
-from model.training.evaluate import overlap, read_annotated
+from model.training.evaluate import read_annotated
+from model.training.scores import overlap
 from model.training.synthesis import contraction
 
 Image = NDArray[np.uint8]

@@ -183,13 +183,14 @@ def train(
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of annotated stills with index.csv.")],
     weights: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score masks and ejection fractions against annotations."""
     with command(as_json) as terminal:
         with installed(TRAIN):
             from server.commands.evaluation import run_evaluation
-        run_evaluation(data, weights, terminal)
+        run_evaluation(data, weights, terminal, report)
 
 
 @app.command()

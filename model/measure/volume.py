@@ -55,6 +55,15 @@ def disk_volume(
     return float(np.pi / 4 * (length / len(first_D)) * np.dot(first_D, second_D))
 
 
+def area_length_volume(ventricle: Ventricle) -> float:
+    """Volume by area and length, 8 A^2 / (3 pi L), in index units cubed.
+
+    Source:
+        ef-and-measurement.md section 1.1; Lang et al. 2015, doi:10.1016/j.echo.2014.10.003.
+    """
+    return float(8.0 * ventricle.area_px**2 / (3.0 * np.pi * ventricle.length_index))
+
+
 def biplane_volume_ml(a4c: Ventricle, a2c: Ventricle) -> float | None:
     """Volume by biplane disks from two views at the same instant of the beat.
 

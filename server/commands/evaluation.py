@@ -1,23 +1,31 @@
 """Scores of weights on annotated stills."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from model import STRUCTURES
+from model import STRUCTURES, load_predictor
 from model.training.evaluate import evaluate
+from model.training.report import write_report
 from server.commands.terminal import Terminal
 
 
-def run_evaluation(data: Path, weights: str | None, terminal: Terminal) -> None:
-    """Score a model and say how good it is.
+def run_evaluation(
+    data: Path, weights: str | None, terminal: Terminal, page: Path | None = None
+) -> None:
+    """Score a model and say how good it is, on a page too where one is asked for.
 
     Raises:
         EchoError: no such data, or no such weights.
     """
+    predictor = load_predictor(weights, threads=os.cpu_count() or 1)
     with terminal.progress("Scoring") as bar:
-        report = evaluate(data, weights, progress=bar.show)
+        report = evaluate(data, predictor=predictor, progress=bar.show)
+    if page is not None:
+        write_report(report, data, predictor, page)
+        terminal.say(f"Report: {page}")
     terminal.give(report)
     if not terminal.as_json:
         terminal.words.print(_masks_table(report))
@@ -38,7 +46,7 @@ def _masks_table(report: dict[str, Any]) -> Table:
 
 
 def _ef_table(scores: dict[str, Any]) -> Table:
-    names = ("mae", "rmse", "r", "bias", "beyond_15")
+    names = ("mae", "rmse", "r", "r2", "bias", "limit_low", "limit_high", "beyond_15")
     table = Table(*names, title="Ejection fraction, percent points")
     table.add_row(*(_figure(scores, name, 2) for name in names))
     return table

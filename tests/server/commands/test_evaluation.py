@@ -26,11 +26,15 @@ REPORT = {
 
 @pytest.fixture(autouse=True)
 def _a_report_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def evaluate(data: Path, weights: str | None, **_: Any) -> dict[str, Any]:
-        assert (data, weights) == (Path("data"), "a")
+    def evaluate(data: Path, *, predictor: str, **_: Any) -> dict[str, Any]:
+        assert (data, predictor) == (Path("data"), "loaded a")
         return REPORT
 
+    def load(name: str, **_: Any) -> str:
+        return f"loaded {name}"
+
     monkeypatch.setattr(server.commands.evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(server.commands.evaluation, "load_predictor", load)
 
 
 def test_json_is_the_report_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,3 +53,16 @@ def test_people_read_every_score_with_its_interval_where_there_is_one(
     assert "4.12 (3.62 to 4.62)" in said
     assert "5.00 " in said
     assert "1 patients, a 1" in said
+
+
+def test_a_page_is_written_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    written: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(
+        server.commands.evaluation, "write_report", lambda *about: written.append(about)
+    )
+    page = tmp_path / "page.html"
+    run_evaluation(Path("data"), "a", Terminal(), page)
+    assert written == [(REPORT, Path("data"), "loaded a", page)]
+    assert page.name in capsys.readouterr().out.replace("\n", "")
