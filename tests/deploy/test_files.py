@@ -1,0 +1,111 @@
+"""What is in deploy/ is understood by the tools that it is for, and speaks of what there is."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from server.metrics import Metrics
+from server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus" / "rules.yml"
+DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is absent here, and not among what the gate installs")
+    return found
+
+
+def shown_names() -> set[str]:
+    families = text_string_to_metric_families(Metrics().to_text().decode())
+    names = set()
+    for family in families:
+        ending = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}
+        names |= {family.name + end for end in ending.get(family.type, [""])}
+    return names
+
+
+def test_rules_fire_as_their_examples_say() -> None:
+    promtool = tool("promtool")
+    for command in (["check", "rules", RULES], ["test", "rules", "tests/deploy/rules_test.yml"]):
+        done = subprocess.run([promtool, *command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", [RULES, DASHBOARD])
+def test_rules_and_dashboard_ask_only_for_metrics_that_there_are(file: Path) -> None:
+    asked = set(re.findall(r"\bgdkvm_\w+", file.read_text()))
+    assert len(asked) >= 5
+    assert asked <= shown_names()
+
+
+def test_every_panel_has_a_query_and_a_place_of_its_own() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in panels}) == len(panels) >= 10
+    assert all(target["expr"] for panel in panels for target in panel["targets"])
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all(file.read_text()) if each]
+
+
+def test_only_settings_that_there_are_are_set() -> None:
+    known = {f"GDKVM_{name.upper()}" for name in Settings.model_fields}
+    set_here = {
+        name
+        for file in DEPLOY.rglob("*")
+        if file.is_file()
+        for name in re.findall(r"\bGDKVM_\w+", file.read_text())
+    }
+    assert set_here
+    assert set_here <= known
+
+
+def test_a_pod_is_probed_drained_and_scaled() -> None:
+    kinds = {each["kind"]: each for each in documents(DEPLOY / "kubernetes" / "gdkvm.yml")}
+    assert set(kinds) == {"Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"}
+    pod = kinds["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    probes = {name: container[name]["httpGet"]["path"] for name in container if "Probe" in name}
+    assert probes["readinessProbe"] == "/readyz"
+    assert probes["livenessProbe"] == probes["startupProbe"] == "/livez"
+    grace_s = pod["terminationGracePeriodSeconds"]
+    pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert grace_s > pause_s + 2 * Settings().drain_s
+    labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert kinds["Service"]["spec"]["selector"].items() <= labels.items()
+    assert kinds["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "gdkvm"
+
+
+def test_compose_mounts_only_what_is_in_the_repository_or_said_to_be_made() -> None:
+    (compose,) = documents(DEPLOY / "compose.yml")
+    sources = [
+        volume.partition(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", [])
+    ]
+    missing = {each for each in sources if not (DEPLOY / each).exists()}
+    assert missing == {"./keys"}
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze")
+    unit = tmp_path / "gdkvm.service"
+    text = (DEPLOY / "systemd" / "gdkvm.service").read_text()
+    unit.write_text(text.replace("/opt/gdkvm/bin/gdkvm", "/bin/true").replace("User=gdkvm\n", ""))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    ours = [line for line in done.stderr.splitlines() if "gdkvm" in line]
+    assert (done.returncode, ours) == (0, [])
