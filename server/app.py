@@ -31,6 +31,7 @@ from server.keys import load_keys
 from server.metrics import Metrics
 from server.roster import Roster
 from server.routes.access import access_routes
+from server.routes.biplane import biplane_routes
 from server.routes.clips import clip_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
@@ -105,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
     app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
     app.include_router(picture_routes(parts.store))
+    app.include_router(biplane_routes(parts.store))
     app.include_router(result_routes(parts.store))
     app.include_router(schema_routes())
     app.include_router(sample_routes(read_sample()))

@@ -16,6 +16,7 @@ from server.errors import EngineError
 from server.export.overlay import Findings, MeasuredFrame, write_overlay
 from server.export.pictures import write_pictures
 from server.ingest import Clip, IngestLimits, open_clip
+from server.measures import measures_of
 from server.protocol import EfMessage, LvMessage, QualityMessage
 
 Progress = Callable[[int, int | None], None]
@@ -106,6 +107,7 @@ def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[st
         },
         "ef": EfMessage.of(findings.ef).model_dump(mode="json"),
         "beats": [_beat(beat) for beat in findings.beats],
+        **measures_of(clip, findings),
         "frames": [_frame(frame) for frame in findings.frames],
         "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
     }

@@ -19,7 +19,7 @@ TREE = {
     ),
     "server": (
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export", "payload",
-        "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
+        "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "saver", "roster", "stream", "study", "biplane",
         "artefacts", "clips", "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip

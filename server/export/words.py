@@ -21,6 +21,12 @@ _REASONS = {
     "curve_interrupted": "the view was lost in between",
     "colour_overlay": "colour Doppler covers the image",
     "view_not_apical": "it is not an apical four- or two-chamber view",
+    # of a biplane measurement
+    "lengths_differ": "the long axes of the views differ by more than a tenth",
+    "views_disagree": "the views differ by more than 15 points",
+    "a4c_not_measured": "the four-chamber view has no ejection fraction",
+    "a2c_not_measured": "the two-chamber view has no ejection fraction",
+    "no_disks": "a view has no disks",
     # of a beat
     "beat_not_confirmed": "the beat was not confirmed by what followed",
     "frames_rejected": "too many of its frames could not be measured",
