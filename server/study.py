@@ -65,9 +65,9 @@ def analyse_clip(
     """
     frames: list[MeasuredFrame] = []
     with open_clip(path, limits) as clip:
-        analysis = Analysis(predictor, clip.region, clip.spacing_mm)
+        analysis = Analysis(predictor, clip.sight, clip.spacing_mm)
         for frame in clip.frames:
-            finding = analysis.step(frame)
+            finding = analysis.step(clip.seen(frame))
             frames.append(MeasuredFrame(frame.seq, frame.time_us, finding.reading))
             if labels is not None:
                 labels.append(zlib.compress(to_source_labels(finding.mask).tobytes(), 1))

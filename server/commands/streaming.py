@@ -64,7 +64,7 @@ def stream_clip(request: StreamRequest, terminal: Terminal) -> Summary:
 
 def hello_of(clip: Clip, request: StreamRequest) -> Hello:
     """Declare a clip's frames as what they are."""
-    region, policy = clip.region, _policy(request)
+    region, policy = clip.sight, _policy(request)
     box = None if region is None else (region.top, region.left, region.height, region.width)
     view = request.view or clip.view
     return Hello(
@@ -82,9 +82,9 @@ def _policy(request: StreamRequest) -> Literal["latest", "every"]:
 
 
 def frames_of(clip: Clip) -> Iterator[Frame]:
-    """Turn decoded frames into what the client sends."""
+    """Turn decoded frames into what the client sends: the sector, without the text beside it."""
     for frame in clip.frames:
-        yield Frame.of_pixels(frame.seq, frame.time_us, frame.pixels_HW)
+        yield Frame.of_pixels(frame.seq, frame.time_us, clip.seen(frame).pixels_HW)
 
 
 def websocket_url(url: str) -> str:

@@ -1,9 +1,12 @@
 """What an opened file offers: frames one by one, and what the header says of them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from model import Frame, Region
+from server.ingest.sector import Sector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class TimeBase:
 WARNINGS = {
     "region_outside_image": "the declared region runs outside the image, so that neither the "
     "region nor its pixel size is used",
-    "several_regions": "several tissue regions are declared; the largest is used",
+    "several_regions": "several tissue regions are declared; one that moves is used, of several "
+    "one with a pixel size, of several the largest",
     "spacing_unusable": "the declared pixel size is no length between 0.02 and 2 mm",
     "frame_rates_disagree": "FrameTime and CineRate differ by more than a tenth",
     "time_base_implausible": "a frame rate is given, but outside 5 to 300 frames a second",
@@ -89,6 +93,7 @@ class Clip:
         spacing_mm: distance of neighbouring pixel centres along a column and along a row
             (row spacing, column spacing), None where the file is not calibrated.
         region: the part of the image that shows tissue, None where the file does not say.
+        sector: the fan that the picture shows inside the region, None where it shows none.
         time_base: where the frames' times come from.
         view: "A4C", "A2C", "A3C", "PLAX" or "PSAX" where the file names one.
         encoding: how the frames are stored, in words.
@@ -104,9 +109,22 @@ class Clip:
     time_base: TimeBase
     view: str | None
     encoding: str
+    sector: Sector | None = None
     heart_rate_bpm: float | None = None
     r_wave_times_ms: tuple[float, ...] = ()
     notes: Notes = field(default_factory=Notes)
+
+    @property
+    def sight(self) -> Region | None:
+        """The box that the network is to look at; None leaves the search to it."""
+        return self.region if self.sector is None else self.sector.box
+
+    def seen(self, frame: Frame) -> Frame:
+        """The frame as the network is to see it: black outside the sector."""
+        if self.sector is None:
+            return frame
+        pixels_HW = np.where(self.sector.inside, frame.pixels_HW, np.uint8(0))
+        return replace(frame, pixels_HW=pixels_HW)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A DICOM file into a clip: its header, then where the frames lie, then one by one to luma."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,6 +14,7 @@ from server.ingest.dataset import DataSet, check_object, open_data_set
 from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
 from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
+from server.ingest.errors import IngestError
 from server.ingest.fragments import (
     frame_reader,
     is_encapsulated,
@@ -25,6 +26,7 @@ from server.ingest.layout import Layout, as_stored, check_frames, read_layout
 from server.ingest.pixels import COLOURED_SHARE
 from server.ingest.prefetch import decode_in_order
 from server.ingest.region import calibrate, view_of
+from server.ingest.sector import PROBES, find_sector
 from server.ingest.syntax import Storage
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 
@@ -58,7 +60,9 @@ def _open_pictures(
     layout = read_layout(header, limits)
     stored = _locate(data_set, pixels, layout, limits, stack)
     check_frames(layout, stored.count, limits)
-    calibration = calibrate(header, layout.rows, layout.columns)
+    probes = _probe(stored)
+    lumas_of_probes = list(probes.values())
+    calibration = calibrate(header, layout.rows, layout.columns, lumas_of_probes)
     times = frame_times(header, layout.declared_frames or stored.count, stored.count)
     notes = Notes(colour_overlay=calibration.shows_flow)
     for warning in (*stored.warnings, *times.warnings, *calibration.warnings):
@@ -69,7 +73,8 @@ def _open_pictures(
         if index % COLOUR_PROBE_EVERY == 0 and not notes.colour_overlay:
             share = stored.decoder.coloured_share(stored_frame, calibration.region)
             notes.colour_overlay = share > COLOURED_SHARE
-        return stored.decoder.luma(stored_frame)
+        probe = probes.pop(index, None)
+        return stored.decoder.luma(stored_frame) if probe is None else probe
 
     lumas = decode_in_order(
         luma_at, stored.count, threads=stored.decoder.threads, budget_s=limits.decode_s
@@ -81,6 +86,7 @@ def _open_pictures(
         size=(layout.rows, layout.columns),
         spacing_mm=calibration.spacing_mm,
         region=calibration.region,
+        sector=find_sector(lumas_of_probes, calibration.region),
         time_base=times.base,
         view=view_of(header),
         encoding=f"DICOM, {stored.decoder.words}",
@@ -88,6 +94,15 @@ def _open_pictures(
         r_wave_times_ms=r_wave_times_ms(header),
         notes=notes,
     )
+
+
+def _probe(stored: "_Stored") -> dict[int, NDArray[np.uint8]]:
+    """Decode a few frames from all over the clip; a broken one is reported when its turn comes."""
+    lumas = {}
+    for index in sorted({index * stored.count // PROBES for index in range(PROBES)}):
+        with suppress(IngestError):
+            lumas[index] = stored.decoder.luma(stored.read(index))
+    return lumas
 
 
 def _numbered(lumas: Iterator[NDArray[np.uint8]], times: FrameTimes) -> Iterator[Frame]:

@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model import Frame
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
 from server.ingest.errors import MalformedHeaderError
-from server.ingest.film import open_film_clip
+from server.ingest.film import looked_ahead, open_film_clip
 from server.ingest.fragments import walk_fragments
 from server.ingest.layout import check_size, declared_frames, required
-from server.ingest.region import Calibration, calibrate, view_of
+from server.ingest.region import calibrate, view_of
+from server.ingest.sector import find_sector
 from server.ingest.tags import Tag
 from server.ingest.timing import (
     UNKNOWN,
@@ -57,7 +61,8 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
                 )
             if is_cut:
                 film.notes.warn("truncated_frames")
-            yield _with_header(film, calibration, data_set)
+            with looked_ahead(film) as (whole, lumas):
+                yield _with_header(whole, lumas, data_set)
 
 
 def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> bool:
@@ -82,13 +87,14 @@ def _demuxer_of(stream: BinaryIO, bare: str) -> str:
     return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare
 
 
-def _with_header(film: Clip, calibration: Calibration, data_set: DataSet) -> Clip:
+def _with_header(film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet) -> Clip:
     """Say of a film what its DICOM header knows; the header's times go before the container's."""
     header = data_set.header
+    calibration = calibrate(header, *film.size, lumas)
     declared = declared_frames(header)
     count = declared or film.frame_count
     times = UNKNOWN if count is None else frame_times(header, count, count)
-    film.notes.colour_overlay = calibration.shows_flow
+    film.notes.colour_overlay |= calibration.shows_flow
     for warning in (*times.warnings, *calibration.warnings):
         film.notes.warn(warning)
     return replace(
@@ -97,6 +103,7 @@ def _with_header(film: Clip, calibration: Calibration, data_set: DataSet) -> Cli
         frame_count=count,
         spacing_mm=calibration.spacing_mm,
         region=calibration.region,
+        sector=find_sector(lumas, calibration.region),
         time_base=times.base if times.starts_us else film.time_base,
         view=view_of(header),
         encoding=f"DICOM, {data_set.syntax.name}",

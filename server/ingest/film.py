@@ -1,8 +1,9 @@
 """A film (MP4, MOV, AVI, GIF) into a clip, frame by frame from a decoder process."""
 
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +21,7 @@ from server.ingest.errors import (
 from server.ingest.layout import check_size
 from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.sandbox import DecoderProcess, open_film
+from server.ingest.sector import find_sector
 from server.ingest.timing import is_plausible_period
 
 CONTAINER = "Container"
@@ -96,6 +98,26 @@ def open_film_clip(
             notes=notes,
         )
         frames.close()
+
+
+FIRST_FRAMES = 12
+"""Frames of a film that are looked at before the first is given: half a second."""
+
+
+@contextmanager
+def looked_ahead(film: Clip) -> Iterator[tuple[Clip, list[NDArray[np.uint8]]]]:
+    """Read a film's first frames early, and give them again: the film, and their luma."""
+    first = list(islice(film.frames, FIRST_FRAMES))
+    frames = (frame for frame in chain(first, film.frames))
+    with closing(frames):
+        yield replace(film, frames=frames), [frame.pixels_HW for frame in first]
+
+
+@contextmanager
+def with_sector(film: Clip) -> Iterator[Clip]:
+    """Look for the fan in a film's first frames."""
+    with looked_ahead(film) as (whole, lumas):
+        yield replace(whole, sector=find_sector(lumas, film.region))
 
 
 _CONTAINERS = {"mov": "MP4 or MOV", "avi": "AVI", "gif": "GIF"}

@@ -5,7 +5,11 @@ Source:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from model import Region
 from server.ingest.elements import Header
@@ -13,6 +17,12 @@ from server.ingest.tags import Tag
 
 _FORMAT_2D, _TYPE_TISSUE, _TYPE_COLOUR_FLOW = 1, 1, 2
 _UNIT_CM = 3
+_MOVES = 20
+"""Difference of a pixel's greys among some frames from which it moves, and is no noise."""
+
+_STILL_SHARE = 0.25
+"""A region with less than this share of the liveliest one's moving pixels is a frozen image."""
+
 MIN_SPACING_MM, MAX_SPACING_MM = 0.02, 2.0
 
 _VIEW_OF_CODE = {
@@ -69,10 +79,11 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """One item of SequenceOfUltrasoundRegions."""
+    """One item of SequenceOfUltrasoundRegions; its corners are inclusive."""
 
     item: Header
-    data_type: int
+    spatial_format: int | None
+    data_type: int | None
     left: int
     top: int
     right: int
@@ -80,34 +91,76 @@ class _Box:
 
     @property
     def area_px(self) -> int:
-        return max(0, self.right - self.left + 1) * max(0, self.bottom - self.top + 1)
+        return (self.right - self.left + 1) * (self.bottom - self.top + 1)
+
+    def is_inside(self, rows: int, columns: int) -> bool:
+        """Whether it ends inside the image.
+
+        Writers that take the corners for half open end one pixel too far, which is forgiven. A box
+        further out comes from an image that was rescaled after its header was written, so that no
+        box and no pixel size of this header holds for it.
+        """
+        ends_inside = self.right <= columns and self.bottom <= rows
+        return ends_inside and self.left < columns - 1 and self.top < rows - 1
+
+    def region(self, rows: int, columns: int) -> Region:
+        right, bottom = min(self.right, columns - 1), min(self.bottom, rows - 1)
+        return Region(self.top, self.left, bottom - self.top + 1, right - self.left + 1)
+
+    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return image[self.top : self.bottom + 1, self.left : self.right + 1]
 
 
-def calibrate(header: Header, rows: int, columns: int) -> Calibration:
-    """Choose the tissue region: two-dimensional, tissue before colour flow, the largest."""
-    boxes = [box for item in _items(header) if (box := _two_dimensional(item)) is not None]
-    tissue = [box for box in boxes if box.data_type == _TYPE_TISSUE]
-    flow = [box for box in boxes if box.data_type == _TYPE_COLOUR_FLOW]
+def calibrate(
+    header: Header, rows: int, columns: int, frames: Sequence[NDArray[np.uint8]] = ()
+) -> Calibration:
+    """Choose the tissue region: two-dimensional, tissue before colour flow, then by content.
+
+    Of several one that moves is taken, since a scanner leaves a frozen image beside the live one;
+    of several of those one with a pixel size; of several of those the largest.
+
+    Args:
+        header: the clip's header.
+        rows: of an image.
+        columns: of an image.
+        frames: luma of a few frames.
+    """
+    boxes = [box for item in _items(header) if (box := _read_box(item)) is not None]
+    flat = [box for box in boxes if box.spatial_format == _FORMAT_2D]
+    tissue = [box for box in flat if box.data_type == _TYPE_TISSUE]
+    flow = [box for box in flat if box.data_type == _TYPE_COLOUR_FLOW]
     candidates = tissue or flow
     if not candidates:
         return Calibration()
-    box = max(candidates, key=lambda box: box.area_px)
     warnings = () if len(candidates) == 1 else ("several_regions",)
-    region = _inside(box, rows, columns)
-    if region is None:
+    if any(not box.is_inside(rows, columns) for box in boxes):
         return Calibration(warnings=(*warnings, "region_outside_image"))
-    spacing_mm = _spacing_mm(box.item)
+    chosen = _choose(candidates, frames)
+    spacing_mm = _spacing_mm(chosen.item)
     if spacing_mm is None:
         warnings = (*warnings, "spacing_unusable")
-    return Calibration(region, spacing_mm, not tissue, warnings)
+    return Calibration(chosen.region(rows, columns), spacing_mm, not tissue, warnings)
+
+
+def _choose(candidates: Sequence["_Box"], frames: Sequence[NDArray[np.uint8]]) -> "_Box":
+    if len(candidates) == 1 or not frames:
+        motions = [0.0 for _ in candidates]
+    else:
+        ranges_HW = np.ptp(np.stack(frames), axis=0)
+        motions = [float(np.mean(box.crop(ranges_HW) > _MOVES)) for box in candidates]
+    ranked = [
+        (motion >= _STILL_SHARE * max(motions), _spacing_mm(box.item) is not None, box.area_px)
+        for motion, box in zip(motions, candidates, strict=True)
+    ]
+    return candidates[ranked.index(max(ranked))]
 
 
 def _items(header: Header) -> list[Header]:
     return header.sequences.get(Tag.SequenceOfUltrasoundRegions, [])
 
 
-def _two_dimensional(item: Header) -> _Box | None:
-    """Read a 2-D region; None for other kinds and for items without a box."""
+def _read_box(item: Header) -> _Box | None:
+    """Read an item's box; None for items that have none, or an empty one."""
     corners = [
         item.integer(tag, "I")
         for tag in (
@@ -118,24 +171,10 @@ def _two_dimensional(item: Header) -> _Box | None:
         )
     ]
     left, top, right, bottom = (-1 if corner is None else corner for corner in corners)
-    if item.integer(Tag.RegionSpatialFormat) != _FORMAT_2D or min(left, top, right, bottom) < 0:
+    if min(left, top) < 0 or right <= left or bottom <= top:
         return None
-    return _Box(item, item.integer(Tag.RegionDataType) or 0, left, top, right, bottom)
-
-
-def _inside(box: _Box, rows: int, columns: int) -> Region | None:
-    """Turn a box into a Region, None where it runs outside the image.
-
-    Both corners are inclusive; writers that take them for half open end one pixel too far, which
-    is forgiven. A box further out comes from an image that was rescaled after its header was
-    written, so its pixel size is wrong too.
-    """
-    if box.right > columns or box.bottom > rows:
-        return None
-    right, bottom = min(box.right, columns - 1), min(box.bottom, rows - 1)
-    if right <= box.left or bottom <= box.top:
-        return None
-    return Region(box.top, box.left, bottom - box.top + 1, right - box.left + 1)
+    spatial_format = item.integer(Tag.RegionSpatialFormat)
+    return _Box(item, spatial_format, item.integer(Tag.RegionDataType), left, top, right, bottom)
 
 
 def _spacing_mm(item: Header) -> tuple[float, float] | None:

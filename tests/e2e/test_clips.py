@@ -79,8 +79,10 @@ def test_a_stream_of_its_frames_gives_the_same_masks_and_figures(
     labels_THW = labels_of(io.BytesIO(http.get(f"{place}/masks.npz").content))
     assert np.array_equal(labels_THW, labels_of(segmented[1] / "masks.npz"))
     with open_clip(SAMPLE) as clip:
-        frames = [Frame.of_pixels(f.seq, f.time_us, f.pixels_HW) for f in clip.frames]
-        hello = Hello(size=clip.size)
+        frames = [Frame.of_pixels(f.seq, f.time_us, clip.seen(f).pixels_HW) for f in clip.frames]
+        box = clip.sight
+        assert box is not None
+        hello = Hello(size=clip.size, region=(box.top, box.left, box.height, box.width))
     events = list(stream_blocking(websocket_url(str(http.base_url)), frames, hello))
     results = [event for event in events if isinstance(event, Result)]
     assert len(results) == len(labels_THW) == 30

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 
@@ -73,6 +74,48 @@ def test_of_two_images_side_by_side_the_larger_is_taken_with_a_warning(tmp_path:
     clip = opened(tmp_path, box(LEFT), box(RIGHT))
     assert clip.region == Region(0, 32, 48, 30)
     assert clip.warnings == ("several_regions",)
+
+
+def side_by_side(is_left_moving: bool) -> Any:
+    """Two images of one size, one live and one frozen."""
+    cine = np.zeros((6, ROWS, COLUMNS), np.uint8)
+    cine[:, 4:44, 2:30] = np.random.default_rng(3).integers(0, 255, (40, 28))
+    cine[:, 4:44, 34:62] = cine[:, 4:44, 2:30]
+    moving = slice(2, 30) if is_left_moving else slice(34, 62)
+    for index in range(6):
+        cine[index, :, moving] = np.roll(cine[index, :, moving], 5 * index, axis=0)
+    return cine
+
+
+@pytest.mark.parametrize("is_left_moving", [True, False])
+def test_of_two_images_the_live_one_goes_before_a_frozen_larger_one(
+    tmp_path: Path, is_left_moving: bool
+) -> None:
+    frozen, live = ((33, 0, 63, 47), (1, 0, 29, 47)) if is_left_moving else (
+        (0, 0, 30, 47), (34, 0, 62, 47)
+    )  # fmt: skip
+    made = ultrasound(
+        side_by_side(is_left_moving), SequenceOfUltrasoundRegions=[box(frozen), box(live)]
+    )
+    with open_clip(save(made, tmp_path / "clip")) as clip:
+        assert clip.region == Region(0, live[0], 48, 29)
+        assert clip.warnings == ("several_regions",)
+
+
+def test_of_two_images_one_with_a_pixel_size_goes_before_a_larger_one(tmp_path: Path) -> None:
+    clip = opened(tmp_path, box(LEFT), box(RIGHT, units=0))
+    assert clip.region == Region(0, 0, 40, 30)
+    assert clip.spacing_mm == pytest.approx((0.5, 0.3))
+
+
+@pytest.mark.parametrize("other", [(4, 10), (5, 13), (1, 1)])
+def test_any_region_outside_the_image_shows_that_it_was_rescaled(
+    tmp_path: Path, other: tuple[int, int]
+) -> None:
+    clip = opened(tmp_path, box(LEFT), box((0, 50, 2 * COLUMNS, 60), other))
+    assert clip.region is None
+    assert clip.spacing_mm is None
+    assert "region_outside_image" in clip.warnings
 
 
 @pytest.mark.parametrize("corners", [(0, 0, COLUMNS + 1, 20), (0, 0, 20, ROWS + 1)])
