@@ -15,10 +15,14 @@ from enum import Enum
 from server.ingest.errors import DecodeFailedError, UnsupportedSyntaxError
 
 JPEG_START = b"\xff\xd8"
+_SCAN = b"\xff\xda"
 J2K_START = b"\xff\x4f\xff\x51"
 JP2_START = b"\x00\x00\x00\x0cjP  "
 _MAX_PADDING = 64
 _MAX_SEGMENTS = 1000
+_MAX_SCANS = 100
+"""Scans of a progressive frame; encoders write about ten, and each costs as much as a picture."""
+
 _J2K_SEARCH_BYTES = 1 << 16
 
 
@@ -97,6 +101,8 @@ def _read_jpeg(payload: bytes) -> Stream:
             raise UnsupportedSyntaxError("hierarchical and arithmetic JPEG are not read")
     if stream is None:
         raise DecodeFailedError("a JPEG frame has no frame header")
+    if payload.count(_SCAN) > _MAX_SCANS:
+        raise DecodeFailedError(f"a JPEG frame has more than {_MAX_SCANS} scans")
     return _with_colours(stream, has_jfif, adobe)
 
 

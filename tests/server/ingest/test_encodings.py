@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jpeg_ls  # type: ignore[import-untyped]
 import numpy as np
 import openjpeg
@@ -167,6 +168,49 @@ def test_jpeg_2000_in_a_jp2_file_is_unwrapped(tmp_path: Path) -> None:
     path = save(ultrasound(grey_cine()), tmp_path / "clip", JPEG2000Lossless, encoded)
     assert encoded[0].startswith(b"\0\0\0\x0cjP")
     assert np.array_equal(read(path)[1], grey_cine())
+
+
+def htj2k(folder: Path, frame: NDArray[Any]) -> bytes:
+    """One frame by OpenJPH, the block coder's own encoder."""
+    highest = 255 if frame.dtype == np.uint8 else 4095
+    grey, form = frame.ndim == 2, "P5" if frame.ndim == 2 else "P6"
+    picture, coded = folder / ("in.pgm" if grey else "in.ppm"), folder / "out.j2c"
+    head = f"{form}\n{frame.shape[1]} {frame.shape[0]}\n{highest}\n".encode()
+    picture.write_bytes(head + frame.astype(">u2" if highest > 255 else "u1").tobytes())
+    run("ojph_compress", "-i", picture, "-o", coded, "-reversible", "true")
+    return coded.read_bytes()
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("number", [201, 202])
+def test_htj2k_of_openjph_comes_out_exactly(tmp_path: Path, bits: int, number: int) -> None:
+    cine = grey_cine(bits=bits)
+    made = ultrasound(cine, BitsStored=bits, HighBit=bits - 1)
+    frames = [htj2k(tmp_path, frame) for frame in cine]
+    path = save(made, tmp_path / "clip", f"1.2.840.10008.1.2.4.{number}", frames)
+    clip, lumas = read(path)
+    assert np.array_equal(lumas, cine >> bits - 8)
+    assert clip.encoding == "DICOM, HTJ2K"
+
+
+def test_htj2k_in_colour_keeps_its_luma(tmp_path: Path) -> None:
+    frames = [htj2k(tmp_path, frame) for frame in coloured_cine()]
+    made = ultrasound(coloured_cine(), "YBR_RCT")
+    clip, lumas = read(save(made, tmp_path / "clip", "1.2.840.10008.1.2.4.201", frames))
+    assert np.abs(lumas - luma_of(coloured_cine())).max() <= 1
+    assert clip.colour_overlay
+
+
+def test_a_progressive_jpeg_of_endless_scans_is_refused_before_it_is_decoded(
+    tmp_path: Path,
+) -> None:
+    how = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    frames = [cv2.imencode(".jpg", frame, how)[1].tobytes() for frame in grey_cine()]
+    made = ultrasound(grey_cine())
+    assert len(read(save(made, tmp_path / "clip", JPEGBaseline8Bit, frames))[1]) == COUNT
+    last = frames[0].rindex(b"\xff\xda")
+    frames[0] = frames[0][:-2] + frames[0][last:-2] * 1000 + frames[0][-2:]
+    assert refusal_of(save(made, tmp_path / "clip", JPEGBaseline8Bit, frames)) == "decode_failed"
 
 
 def dcmtk_jpeg(tmp_path: Path, made: Dataset, *options: str) -> tuple[Path, NDArray[Any]]:
