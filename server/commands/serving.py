@@ -1,8 +1,11 @@
 """The server as a process: start, serve, drain, stop."""
 
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 
 import uvicorn
 
@@ -11,8 +14,13 @@ from server.commands.terminal import CommandError
 from server.log import configure_logging
 from server.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 MESSAGE_SLACK_BYTES = 1 << 20
 """A message this much above the limit still gets a sentence before its socket is closed."""
+
+LAST_S = 5.0
+"""What a stopping server gets beside the time for its sessions and for its requests."""
 
 PING_S = 20.0
 BACKLOG = 256
@@ -50,9 +58,15 @@ class DrainingServer(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop as uvicorn does."""
-        await self.parts.roster.drain()
-        await super().shutdown(sockets)
+        """Drain, then stop as uvicorn does, within a deadline."""
+        deadline = threading.Timer(2 * self.parts.settings.drain_s + LAST_S, _give_up)
+        deadline.daemon = True
+        deadline.start()
+        try:
+            await self.parts.roster.drain()
+            await super().shutdown(sockets)
+        finally:
+            deadline.cancel()
 
 
 def run_server(settings: Settings) -> None:
@@ -69,6 +83,12 @@ def run_server(settings: Settings) -> None:
     listener = _listen(settings)
     announce(listener, "http" if settings.tls_cert_file is None else "https")
     server.run([listener])
+
+
+def _give_up() -> None:
+    """End a process that does not stop; every session that could be stored is."""
+    logger.error("something hangs; the process ends itself")
+    os._exit(1)
 
 
 def _leave(_signal: int, _frame: object) -> None:

@@ -16,6 +16,9 @@ from gdkvm_client.errors import BadAnswerError, GdkvmError, InputError, error_of
 from gdkvm_client.masks import Mask, parse_mask
 
 SUBPROTOCOL = "gdkvm.v1"
+LATER = ("saved_seq",)
+"""Fields that a server of an earlier release does not send."""
+
 
 Codec = Literal["gray8", "rgb24", "jpeg", "png", "h264", "hevc", "mjpeg"]
 MaskEncoding = Literal["rle", "png", "contour", "none"]
@@ -192,6 +195,7 @@ class Result:
         lv: None where no ventricle was measured; ``quality`` says why.
         presence: probability that the frame shows an apical view of a left ventricle.
         dropped: frames of this session dropped so far.
+        saved_seq: the last frame that a killed server does not lose, None before there is one.
     """
 
     seq: int
@@ -204,6 +208,7 @@ class Result:
     ef: EjectionFraction
     dropped: int
     stages_ms: StagesMs
+    saved_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +266,8 @@ Value = TypeVar("Value")
 def build(kind: type[Value], values: Mapping[str, Any]) -> Value:
     """Fill a dataclass from JSON: lists become tuples, unknown fields are left out."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    found = {name: values[name] for name in names}
+    # Fields that came later than version 1 of the protocol are missing from older servers.
+    found = {name: values[name] for name in names if name in values or name not in LATER}
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
 
 

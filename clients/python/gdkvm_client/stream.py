@@ -5,6 +5,8 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +37,9 @@ WAITING_EVENTS = 256
 LATEST_UNANSWERED = 64
 """Frames under way at most when the server itself drops what is too old."""
 
+MOST_KEPT = 256
+"""Answered frames kept at most, for a server that is killed and goes on from an older snapshot."""
+
 MOST_RESUMES_IN_VAIN = 5
 """Cuts in a row without an answer in between after which a session is given up."""
 
@@ -42,8 +47,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _NOMINAL_FPS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A frame as it was sent; is_again: it was answered before, by a server that forgot it."""
+
+    seq: int
+    message: bytes
+    is_again: bool = False
+
+
 class StreamClient:
-    """One session. A cut connection is resumed, and what was not answered is sent again."""
+    """One session, over cut connections and restarted servers.
+
+    What was not answered is sent again, and so is what a killed server forgot; its second answer is
+    passed over, since it is the first one's twin.
+    """
 
     def __init__(
         self, url: str, hello: Hello, *, key: str | None = None, will_resume: bool = True
@@ -62,7 +80,13 @@ class StreamClient:
         self._sending = asyncio.Lock()
         # Guards what follows; waited on for room, for an event, or for a failure.
         self._changed = asyncio.Condition()
-        self._unanswered: deque[tuple[int, bytes]] = deque()
+        self._unanswered: deque[_Sent] = deque()
+        # Answered with a result, and not yet in any snapshot.
+        self._kept: deque[_Sent] = deque(maxlen=MOST_KEPT)
+        self._under_way = 0
+        self._told_seq = -1
+        self._told_beats: dict[int, int] = {}
+        self._catching_up: asyncio.Task[None] | None = None
         self._events: deque[Event] = deque()
         self._failure: Exception | None = None
         self._resumes_in_vain = 0
@@ -87,9 +111,8 @@ class StreamClient:
         trace: TracebackType | None,
     ) -> None:
         """Leave; a session that was not finished is over for this client."""
-        self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reader
+        await _stop(self._reader)
+        await _stop(self._catching_up)
         await self._socket.close()
 
     async def send(self, frame: Frame) -> None:
@@ -108,7 +131,8 @@ class StreamClient:
             self._raise_failure()
         async with self._sending:
             message = frame.to_bytes(self.hello.codec)
-            self._unanswered.append((frame.seq, message))
+            self._unanswered.append(_Sent(frame.seq, message))
+            self._under_way += 1
             await self._put(message)
 
     async def finish(self) -> None:
@@ -195,27 +219,77 @@ class StreamClient:
             raise BadAnswerError("ready came twice")
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._events) < WAITING_EVENTS)
+            if self._is_news(message):
+                self._events.append(message)
             if isinstance(message, Result | Dropped):
-                while self._unanswered and self._unanswered[0][0] <= message.seq:
-                    self._unanswered.popleft()
-            self._events.append(message)
+                self._settle(message)
             self._resumes_in_vain = 0
             self._changed.notify_all()
         return isinstance(message, Summary)
 
+    def _is_news(self, event: Event) -> bool:
+        """Whether an event was not passed on before a server forgot it."""
+        if isinstance(event, Result | Dropped):
+            is_news = event.seq > self._told_seq
+            self._told_seq = max(self._told_seq, event.seq)
+            return is_news
+        if isinstance(event, Beat):
+            is_news = event.revision > self._told_beats.get(event.number, -1)
+            self._told_beats[event.number] = max(
+                event.revision, self._told_beats.get(event.number, -1)
+            )
+            return is_news
+        return True
+
+    def _settle(self, answer: Result | Dropped) -> None:
+        """Let go of a frame that was answered, or keep it until a snapshot holds it."""
+        self._under_way -= 1
+        while self._unanswered and self._unanswered[0].seq <= answer.seq:
+            sent = self._unanswered.popleft()
+            if isinstance(answer, Result) and self.ready.resume_within_s > 0:
+                self._kept.append(_Sent(sent.seq, sent.message, is_again=True))
+        if isinstance(answer, Result) and answer.saved_seq is not None:
+            while self._kept and self._kept[0].seq <= answer.saved_seq:
+                self._kept.popleft()
+
     async def _resume(self) -> None:
-        """Connect again with the token and send again what was not answered.
+        """Connect again with the token, and begin to send again what is not in the session.
 
         Raises:
             GdkvmError: the session is lost, or no server answered in time.
         """
-        async with self._sending:
+        await _stop(self._catching_up)
+        await self._sending.acquire()
+        try:
             await self._socket.close()
             self._socket, self.ready = await self._reconnect()
-            for _, message in self._unanswered:
-                await self._put(message)
-            if self._is_finishing:
-                await self._put(BYE)
+        except BaseException:
+            self._sending.release()
+            raise
+        last_seq = -1 if self.ready.last_seq is None else self.ready.last_seq
+        forgotten = [sent for sent in self._kept if sent.seq > last_seq]
+        for sent in forgotten:
+            self._kept.remove(sent)
+        self._unanswered.extendleft(reversed(forgotten))
+        self._under_way = 0
+        # Nobody sends a new frame before the old ones: the lock goes over to the task.
+        self._catching_up = asyncio.create_task(self._catch_up())
+        self._catching_up.add_done_callback(lambda _: self._sending.release())
+
+    async def _catch_up(self) -> None:
+        """Send again, no more at a time than the server takes without dropping any."""
+        for sent in list(self._unanswered):
+            is_alone = sent.is_again and self.hello.policy == "latest"
+            most = 1 if is_alone else self._limit
+            async with self._changed:
+                await self._changed.wait_for(partial(self._has_room, most))
+                self._under_way += 1
+            await self._put(sent.message)
+        if self._is_finishing:
+            await self._put(BYE)
+
+    def _has_room(self, most: int) -> bool:
+        return self._under_way < most
 
     async def _reconnect(self) -> tuple[ClientConnection, Ready]:
         deadline = time.monotonic() + self.ready.resume_within_s
@@ -309,3 +383,10 @@ async def _in_order(frames: AsyncIterable[Frame] | Iterable[Frame]) -> AsyncIter
     plain = iter(frames)
     while (following := await asyncio.to_thread(next, plain, None)) is not None:
         yield following
+
+
+async def _stop(task: "asyncio.Task[None] | None") -> None:
+    if task is not None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
