@@ -18,9 +18,10 @@ TREE = {
         "base", "weights", "backends", "predictor", "measure", "__init__", "training",
     ),
     "server": (
-        "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export", "payload",
-        "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule", "pace", "engine", "saver", "roster", "stream", "study", "biplane",
-        "artefacts", "clips", "access", "audit", "guard", "routes", "app", "commands", "cli",
+        "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export",
+        "payload", "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule",
+        "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts", "clips",
+        "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -51,7 +52,9 @@ EXTRAS = {
 }  # fmt: skip
 """What an installation for serving on a CPU may lack, so what may be imported late."""
 
-OFFLINE = ("server/commands/training.py", "server/commands/evaluation.py")
+OFFLINE = (
+    "server/commands/training.py", "server/commands/evaluation.py", "server/commands/bench_base.py",
+)  # fmt: skip
 """The commands that hand a scientist's files to ``model.training`` and ``model.base``."""
 
 
