@@ -125,6 +125,26 @@ def test_a_ticket_grows_old() -> None:
     assert tickets.redeem(late) is None
 
 
+async def test_a_key_holds_as_many_sessions_as_it_may(live: Live) -> None:
+    async with live.socket(**bearer("one")) as talk:
+        await talk.say(HELLO)
+        ready = await talk.hear()
+        async with live.socket(**bearer("one")) as second:
+            await second.say(HELLO)
+            heard, code = await second.hear_all()
+        assert ([each.get("code") for each in heard], code) == (["full"], 1013)
+        async with live.socket(**bearer("stream")) as other:
+            await other.say({**HELLO, "resume": ready["resume"]})
+            heard, code = await other.hear_all()
+        assert (heard[0]["code"], code) == ("cannot_resume", 4004)
+        talk.abort()
+    await live.until_parked(ready["session"])
+    async with live.socket(**bearer("one")) as talk:
+        await talk.say({**HELLO, "resume": ready["resume"]})
+        assert (await talk.hear())["resumed"] is True
+        await talk.end()
+
+
 def test_frames_above_the_rate_of_a_key_wait_as_the_cell_rate_algorithm_says() -> None:
     now_s = 0.0
     pacer, key = Pacer(lambda: now_s), ApiKey("a", "0" * 64, max_fps=10.0)
