@@ -33,10 +33,12 @@ from server.roster import Roster
 from server.routes.access import access_routes
 from server.routes.biplane import biplane_routes
 from server.routes.clips import clip_routes
+from server.routes.dicomweb import dicomweb_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
 from server.routes.pictures import picture_routes
 from server.routes.results import result_routes, schema_routes
+from server.routes.studies import study_routes
 from server.schedule import Lane
 from server.settings import Settings
 from server.snapshots import Keeper, Seal, open_store
@@ -109,6 +111,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(biplane_routes(parts.store))
     app.include_router(result_routes(parts.store))
     app.include_router(schema_routes())
+    app.include_router(study_routes(parts.store, settings.study_max_bytes))
+    app.include_router(
+        dicomweb_routes(parts.store, settings.study_max_bytes, settings.upload_max_bytes)
+    )
     app.include_router(sample_routes(read_sample()))
     add_stream(app, parts)
     mount_page(app)

@@ -13,6 +13,8 @@ AUDIT = "server.audit"
 logger = logging.getLogger(AUDIT)
 
 _FOLLOWING = ("/events",)
+_STOW = "/dicom-web/studies"
+_INTAKES = ("/v1/clips", "/v1/studies")
 _OUR_NAME = re.compile(r"[a-z]{1,3}_[A-Za-z0-9_-]{8,32}")
 """Names that this server made up. Others, such as UIDs of studies, may say who a patient is."""
 
@@ -69,7 +71,7 @@ def action_of(method: str, path: str) -> str | None:
     if method == "DELETE":
         return "delete"
     if method == "POST":
-        return "upload" if path.rstrip("/") in ("/v1/clips", "/dicom-web/studies") else "edit"
+        return "upload" if path.rstrip("/") in _INTAKES or path.startswith(_STOW) else "edit"
     if method in ("PUT", "PATCH"):
         return "edit"
     if method == "GET" and len(steps) > 3 and not path.endswith(_FOLLOWING):

@@ -11,9 +11,9 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
   StoreError                       sessions cannot be kept beyond this process now
   IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
-    BadRequestError  NotFoundError  NotFinishedError  NotAvailableError  UnauthorizedError
-    DeidentifyError
-    ForbiddenError
+    BadRequestError  MethodError  BodyTooLargeError  FileTooLargeError  MediaTypeError
+    NotAcceptableError  AnotherStudyError  NotFoundError  NotFinishedError  NotAvailableError
+    DeidentifyError  UnauthorizedError  ForbiddenError  ForeignPageError
   StorageError                     no room left for an upload
   AdmissionError                   full, try later
     DrainingError                  going away, try elsewhere
@@ -172,10 +172,34 @@ class BodyTooLargeError(RequestError):
     code = "too_large"
 
 
+class FileTooLargeError(RequestError):
+    """One file of an upload above the limit of a file."""
+
+    code = "too_large"
+
+
 class ForeignPageError(RequestError):
     """A browser page of another origin."""
 
     code = "foreign_page"
+
+
+class MediaTypeError(RequestError):
+    """A payload of a type that is not taken."""
+
+    code = "unsupported_media_type"
+
+
+class NotAcceptableError(RequestError):
+    """An answer of a type that is not made."""
+
+    code = "not_acceptable"
+
+
+class AnotherStudyError(RequestError):
+    """An instance of another study than the one that the path names."""
+
+    code = "another_study"
 
 
 class NotFoundError(RequestError):
@@ -296,6 +320,9 @@ class WireCodes:
         "ambiguous_archive": 422,
         "bad_request": 400,
         "method_not_allowed": 405,
+        "not_acceptable": 406,
+        "another_study": 409,
+        "unsupported_media_type": 415,
         "unknown_model": 404,
         "unauthorized": 401,
         "foreign_page": 403,

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
         default=16, ge=0, description="Answers of a session between two snapshots; 0 takes none."
     )
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
+    study_max_bytes: PositiveInt = Field(
+        default=4 << 30, description="Longest request that brings several clips."
+    )
     max_clips: PositiveInt = Field(
         default=1000, description="Results kept, and clips that may wait; the oldest makes room."
     )

@@ -21,7 +21,7 @@ TREE = {
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export",
         "payload", "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule",
         "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts", "clips",
-        "access", "audit", "guard", "routes", "app", "commands", "cli",
+        "dicomweb", "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""

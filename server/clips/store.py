@@ -112,11 +112,15 @@ class ClipStore:
         self._jobs[identifier] = job
         return job
 
-    async def submit(self, job: Job) -> None:
+    async def submit(self, job: Job, door: str) -> None:
         """Queue a clip whose upload is complete; from here on it survives a crash.
 
         The same bytes for the same view, found in the store by the same weights, are answered from
         there at once.
+
+        Args:
+            job: the clip.
+            door: how it came in, for the metrics.
 
         Raises:
             NotAvailableError: it was deleted while it came.
@@ -124,8 +128,9 @@ class ClipStore:
         """
         # Shielded: a client that leaves at this moment must not leave a row without a worker.
         await asyncio.shield(asyncio.create_task(self._submit(job)))
+        self._metrics.clips_received.labels(door).inc()
 
-    async def submit_once(self, job: Job) -> Job:
+    async def submit_once(self, job: Job, door: str) -> Job:
         """Queue a clip unless the same bytes for the same view are here already.
 
         Returns:
@@ -140,7 +145,7 @@ class ClipStore:
             self._metrics.clip_duplicates.inc()
             self.discard(job)
             return twin
-        await self.submit(job)
+        await self.submit(job, door)
         return job
 
     async def _submit(self, job: Job) -> None:

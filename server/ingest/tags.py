@@ -10,6 +10,7 @@ class Tag(IntEnum):
     TransferSyntaxUID = 0x00020010
 
     SOPClassUID = 0x00080016
+    SOPInstanceUID = 0x00080018
     Modality = 0x00080060
     CodeValue = 0x00080100
     CodingSchemeDesignator = 0x00080102
@@ -36,6 +37,8 @@ class Tag(IntEnum):
     PhysicalUnitsYDirection = 0x00186026
     PhysicalDeltaX = 0x0018602C
     PhysicalDeltaY = 0x0018602E
+
+    StudyInstanceUID = 0x0020000D
 
     SamplesPerPixel = 0x00280002
     PhotometricInterpretation = 0x00280004

@@ -6,23 +6,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect
-from starlette.types import Message, Receive
 
 from model import EchoError
 from server.clips import ClipStore, Job
-from server.errors import BadRequestError, BodyTooLargeError, storage_errors
+from server.errors import BadRequestError
+from server.routes.intake import body_of, content_type, declared_length, parts_of, write_file
 
 PART = "file"
 """Name of the form field that holds a clip."""
 
 EVENT_PAUSE_S = 0.1
-COPY_BYTES = 1 << 20
+HEARTBEAT_S = 15.0
+"""Silence that proxies bear; after it a comment says that the stream still lives."""
+
+RETRY_MS = 1000
+"""How soon a browser comes back to a stream that broke off."""
+
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -61,11 +62,12 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
         202 with the job, or 200 with the result where it was there within `wait_s`. The
         `Location` header names the job. What is refused here leaves nothing behind.
         """
-        job = store.open(view)
+        declared_bytes = declared_length(request, upload_max_bytes)
+        job = store.open(view, declared_bytes=declared_bytes)
         headers = {"Location": f"/v1/clips/{job.id}"}
         try:
-            await receive_upload(request, job.upload, upload_max_bytes)
-            await store.submit(job)
+            await receive_upload(request, job.upload, store, upload_max_bytes)
+            await store.submit(job, "http")
         except BaseException:
             store.discard(job)
             raise
@@ -92,9 +94,15 @@ def add_states(router: APIRouter, store: ClipStore) -> None:
         return store.job(clip).to_json()
 
     @router.get("/{clip}/events")
-    async def events(clip: str) -> Response:
-        """State and progress as server-sent events, until the clip is done or failed."""
-        stream = _events(store.job(clip))
+    async def events(clip: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+        """State and progress as server-sent events, until the clip is done or failed.
+
+        A client that comes back is told what changed meanwhile, and 204 where nothing will.
+        """
+        job = store.job(clip)
+        if job.is_over and last_event_id == _event_name(job.to_json()):
+            return Response(status_code=204)
+        stream = _events(store, job, last_event_id)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -135,69 +143,53 @@ _BODY = {
 }
 
 
-async def _events(job: Job) -> AsyncIterator[str]:
-    shown = None
+async def _events(store: ClipStore, job: Job, seen: str | None) -> AsyncIterator[str]:
+    """Tell each state once, with a name by which a client that comes back says what it saw.
+
+    Source:
+        WHATWG HTML, section 9.2 (server-sent events); a line with a colon first is a comment.
+    """
+    silent_s = 0.0
     while True:
-        is_last = job.finished.is_set() or job.is_deleted
+        is_last = job.finished.is_set() or job.is_deleted or store.is_leaving
         state = job.to_json()
-        if state != shown:
-            yield f"event: {state['state']}\ndata: {json.dumps(state)}\n\n"
-            shown = state
+        if (name := _event_name(state)) != seen:
+            head = f"retry: {RETRY_MS}\nid: {name}\nevent: {state['state']}"
+            yield f"{head}\ndata: {json.dumps(state)}\n\n"
+            seen, silent_s = name, 0.0
         if is_last:
             return
+        if silent_s >= HEARTBEAT_S:
+            yield ": still here\n\n"
+            silent_s = 0.0
         await asyncio.sleep(EVENT_PAUSE_S)
+        silent_s += EVENT_PAUSE_S
 
 
-async def receive_upload(request: Request, path: Path, limit: int) -> None:
+def _event_name(state: dict[str, Any]) -> str:
+    progress = state["progress"]
+    return state["state"] if progress is None else f"{state['state']}-{round(1000 * progress)}"
+
+
+async def receive_upload(request: Request, path: Path, store: ClipStore, limit: int) -> None:
     """Write a request's clip to a file.
 
     Raises:
         BodyTooLargeError: it is above the limit.
-        BadRequestError: a form without a file, or a body that breaks off.
+        FileTooLargeError: so is the file in it.
+        BadRequestError: a form without its one file, or a body that breaks off.
         StorageError: the disk is full.
     """
-    if int(request.headers.get("content-length") or 0) > limit:
-        raise BodyTooLargeError(f"an upload may have {limit} bytes")
-    bounded = Request(request.scope, _bounded(request.receive, limit))
-    kind, _ = parse_options_header(request.headers.get("content-type", ""))
-    try:
-        with storage_errors():
-            if kind == b"multipart/form-data":
-                await _receive_form(bounded, path)
-            else:
-                await _receive_raw(bounded, path)
-    except ClientDisconnect as error:
-        raise BadRequestError("the upload broke off") from error
-    except MultiPartException as error:
-        raise BadRequestError(f"not a whole form: {error.message}") from error
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """Count a body's bytes as they come."""
-    count = 0
-
-    async def counted() -> Message:
-        nonlocal count
-        message = await receive()
-        count += len(message.get("body", b""))
-        if count > limit:
-            raise BodyTooLargeError(f"an upload may have {limit} bytes")
-        return message
-
-    return counted
-
-
-async def _receive_raw(request: Request, path: Path) -> None:
-    with path.open("wb") as file:
-        async for chunk in request.stream():
-            await asyncio.to_thread(file.write, chunk)
-
-
-async def _receive_form(request: Request, path: Path) -> None:
-    async with request.form(max_files=1, max_fields=8) as form:
-        part = form.get(PART)
-        if not isinstance(part, UploadFile):
-            raise BadRequestError(f"a form needs one file in the field {PART!r}")
-        with path.open("wb") as file:
-            while chunk := await part.read(COPY_BYTES):
-                await asyncio.to_thread(file.write, chunk)
+    kind, _ = content_type(request)
+    if kind != "multipart/form-data":
+        await write_file(body_of(request, limit), path, store, limit)
+        return
+    parts, found = parts_of(request, limit), 0
+    async for part in parts:
+        if part.is_file:
+            found += 1
+            if part.name != PART or found > 1:
+                raise BadRequestError(f"a form needs one file in the field {PART!r}")
+            await write_file(parts.body(), path, store, limit)
+    if not found:
+        raise BadRequestError(f"a form needs one file in the field {PART!r}")

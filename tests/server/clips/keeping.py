@@ -47,7 +47,7 @@ class Keeper:
     async def submit(self, content: bytes | None = None) -> Job:
         job = self.store.open(None)
         job.upload.write_bytes(self.clip if content is None else content)
-        await self.store.submit(job)
+        await self.store.submit(job, "test")
         return job
 
     async def done(self, content: bytes | None = None) -> Job:

@@ -26,7 +26,7 @@ async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
     with pytest.raises(NotFinishedError, match="received"):
         keeper.store.result(job.id)
     job.upload.write_bytes(keeper.clip)
-    await keeper.store.submit(job)
+    await keeper.store.submit(job, "test")
     await keeper.wait_for_frame()
     assert job.to_json()["state"] == "running"
     with pytest.raises(NotFinishedError, match="running"):
@@ -131,7 +131,7 @@ async def test_a_clip_deleted_while_it_comes_is_not_worked_on(keeper: Keeper) ->
     job = keeper.store.open(None)
     await keeper.store.delete(job.id)
     with pytest.raises(NotAvailableError):
-        await keeper.store.submit(job)
+        await keeper.store.submit(job, "test")
     keeper.store.discard(job)
     assert keeper.folders() == set()
 

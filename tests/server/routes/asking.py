@@ -12,7 +12,7 @@ import httpx
 from tests.server.phantom import Served
 
 COUNT, WAIT = 8, {"wait_s": 60}
-LIMIT = 2_000_000
+LIMIT, STUDY_LIMIT = 2_000_000, 8_000_000
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> str:
@@ -53,19 +53,21 @@ def held(served: Served) -> Iterator[None]:
         served.backend.gate.set()
 
 
-def events_of(served: Served, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def events_of(
+    served: Served, place: str, headers: dict[str, str] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read server-sent events to the end of their stream.
 
     Source:
         WHATWG HTML, section 9.2.6: fields end with a line break, events with an empty line.
     """
-    with served.http.stream("GET", f"{place}/events", timeout=15) as answer:
+    with served.http.stream("GET", f"{place}/events", timeout=15, headers=headers) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         fields: dict[str, str] = {}
         for line in answer.iter_lines():
             if line:
                 name, _, value = line.partition(": ")
                 fields[name] = value
-            else:
+            elif "data" in fields:
                 yield fields["event"], json.loads(fields["data"])
                 fields = {}

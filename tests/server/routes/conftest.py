@@ -6,7 +6,7 @@ import pytest
 
 from server.settings import Settings
 from tests.server.phantom import Served, phantom_clip, serving
-from tests.server.routes.asking import COUNT, LIMIT, WAIT
+from tests.server.routes.asking import COUNT, LIMIT, STUDY_LIMIT, WAIT
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests that leave it as it was."""
     folder = tmp_path_factory.mktemp("clips")
-    settings = Settings(clip_dir=folder, upload_max_bytes=LIMIT)
+    settings = Settings(clip_dir=folder, upload_max_bytes=LIMIT, study_max_bytes=STUDY_LIMIT)
     with pytest.MonkeyPatch.context() as patch, serving(patch, settings) as served:
         yield served
     assert list(folder.glob("c_*")) == []

@@ -1,0 +1,94 @@
+"""How uploads reach the disk: as they come, counted, and never more than allowed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
+
+from server.clips import ClipStore
+from server.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    FileTooLargeError,
+    storage_errors,
+)
+from server.routes.parts import Parts
+
+_WRITE_BYTES = 1 << 20
+CHECK_BYTES = 16 << 20
+"""How often to look whether the disk still has its reserve."""
+
+
+def content_type(request: Request) -> tuple[str, dict[str, bytes]]:
+    """A request's content type in lower case, and its parameters."""
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    named = {key.decode("latin-1").lower(): value for key, value in options.items()}
+    return kind.decode("latin-1").lower(), named
+
+
+def declared_length(request: Request, limit: int) -> int:
+    """How long a body says that it is, 0 where it does not say.
+
+    Raises:
+        BodyTooLargeError: above the limit, so that no byte need be read.
+    """
+    length = int(request.headers.get("content-length") or 0)
+    if length > limit:
+        raise BodyTooLargeError(f"an upload may have {limit} bytes")
+    return length
+
+
+async def body_of(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """A request's body, counted.
+
+    Raises:
+        BodyTooLargeError: it is above the limit.
+        BadRequestError: it breaks off.
+    """
+    count = 0
+    try:
+        async for chunk in request.stream():
+            count += len(chunk)
+            if count > limit:
+                raise BodyTooLargeError(f"an upload may have {limit} bytes")
+            yield chunk
+    except ClientDisconnect as error:
+        raise BadRequestError("the upload broke off") from error
+
+
+def parts_of(request: Request, limit: int) -> Parts:
+    """The parts of a multipart request.
+
+    Raises:
+        BadRequestError: it names no boundary.
+    """
+    _, options = content_type(request)
+    return Parts(body_of(request, limit), options.get("boundary", b""))
+
+
+async def write_file(
+    chunks: AsyncIterator[bytes], path: Path, store: ClipStore, limit: int
+) -> None:
+    """Write a file as it comes.
+
+    Raises:
+        FileTooLargeError: it is above the limit.
+        StorageError: the disk is full, or nearly.
+    """
+    count, checked, waiting = 0, 0, bytearray()
+    with storage_errors(), path.open("wb") as file:
+        async for chunk in chunks:
+            count += len(chunk)
+            if count > limit:
+                raise FileTooLargeError(f"a file may have {limit} bytes")
+            if count - checked >= CHECK_BYTES:
+                checked = count
+                store.room.check()
+            waiting += chunk
+            if len(waiting) >= _WRITE_BYTES:
+                await asyncio.to_thread(file.write, waiting)
+                waiting = bytearray()
+        await asyncio.to_thread(file.write, waiting)

@@ -1,0 +1,73 @@
+"""Several clips in one request."""
+
+import io
+import zipfile
+from typing import Any
+
+import pytest
+
+from tests.server.phantom import Served
+from tests.server.routes.asking import COUNT, LIMIT, WAIT, assert_problem
+
+
+@pytest.fixture(autouse=True)
+def left_empty(served: Served) -> Any:
+    yield
+    for job in served.http.get("/v1/clips").json():
+        served.http.delete(f"/v1/clips/{job['id']}")
+    assert list(served.parts.settings.clip_dir.glob("c_*")) == []
+
+
+def packed(**members: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()
+
+
+def test_every_clip_of_a_zip_has_its_own_result(served: Served, clip: bytes) -> None:
+    content = packed(one=clip, readme=b"words", two=clip + bytes(2))
+    answer = served.http.post("/v1/studies", params=WAIT, content=content)
+    assert answer.status_code == 200
+    clips = answer.json()["clips"]
+    assert [each["state"] for each in clips] == ["done", "done"]
+    assert [each["result"]["clip"]["frames"] for each in clips] == [COUNT, COUNT]
+    listed = served.http.get(answer.headers["Location"]).json()
+    assert [each["id"] for each in listed["clips"]] == [each["id"] for each in clips]
+    assert served.http.delete(answer.headers["Location"]).status_code == 204
+    assert served.http.get("/v1/clips").json() == []
+    assert_problem(served.http.get(answer.headers["Location"]), 404, "not_found")
+
+
+def test_a_file_that_is_refused_hinders_no_other(served: Served, clip: bytes) -> None:
+    contents = (clip, b"rubbish", packed(one=clip + bytes(2), two=clip + bytes(4)), packed())
+    files = [("file", (f"{number}", each)) for number, each in enumerate(contents)]
+    answer = served.http.post("/v1/studies", params=WAIT, files=files)
+    told = [
+        (each["file"], each["state"], (each["error"] or {}).get("code"))
+        for each in answer.json()["clips"]
+    ]
+    assert told == [
+        (0, "done", None), (1, "failed", "not_a_clip"), (2, "done", None), (2, "done", None),
+        (3, "failed", "no_pixels"),
+    ]  # fmt: skip
+
+
+def test_a_study_without_a_file_and_one_that_breaks_off_are_refused(
+    served: Served, clip: bytes
+) -> None:
+    head = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = served.http.post("/v1/studies", content=b"--x--\r\n", headers=head)
+    assert_problem(answer, 400, "bad_request")
+    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    answer = served.http.post("/v1/studies", content=part + clip + b"\r\n" + part, headers=head)
+    assert_problem(answer, 400, "bad_request")
+    assert served.http.get("/v1/clips").json() == []
+
+
+def test_a_member_longer_than_a_clip_may_be_is_refused_alone(served: Served, clip: bytes) -> None:
+    files = [("file", ("a", bytes(LIMIT + 1))), ("file", ("b", clip))]
+    clips = served.http.post("/v1/studies", params=WAIT, files=files).json()["clips"]
+    assert [each["state"] for each in clips] == ["failed", "done"]
+    assert clips[0]["error"]["code"] == "too_large"
