@@ -65,8 +65,8 @@ def test_more_beats_narrow_the_interval_and_softer_outlines_widen_it() -> None:
 
 
 def test_no_number_of_beats_removes_the_error_of_the_network() -> None:
-    # 1.645 standard deviations of 5 points, each side (docs/measurement.md).
-    assert half_width(told(beats(*[60] * 30, sd_points=0.0))) == pytest.approx(1.645 * 5.0)
+    # 1.71 standard deviations of 5 points, each side (docs/measurement.md).
+    assert half_width(told(beats(*[60] * 30, sd_points=0.0))) == pytest.approx(1.71 * 5.0)
 
 
 def test_an_interval_stays_within_0_and_100() -> None:
