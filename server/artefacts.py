@@ -50,8 +50,7 @@ class Material:
 
     def masks(self) -> Masks:
         """The label maps."""
-        spacing_mm = self.study.document["clip"]["spacing_mm"]
-        return Masks(self.labels, self.study.size, spacing_mm and (spacing_mm[0], spacing_mm[1]))
+        return Masks(self.labels, self.study.size)
 
     def origin(self) -> Origin | None:
         """The clip's DICOM header."""

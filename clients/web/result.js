@@ -15,7 +15,10 @@ const FILES = [
   ["masks.npz", "masks.npz", "NPZ", "label maps for numpy"],
   ["seg.dcm", "seg.dcm", "DICOM SEG", "the masks, for a PACS"],
   ["sr.dcm", "sr.dcm", "DICOM SR", "the measurements, for a PACS"],
+  ["secondary-capture.dcm", "capture.dcm", "DICOM capture", "the film, for a PACS"],
   ["report.html", "report.html", "Report", "to read and print"],
+  ["still.png", "still.png", "PNG", "end diastole and end systole"],
+  ["masks.json", "masks.json", "COCO", "the masks as polygons"],
 ];
 
 /** Shows one clip at a time in the page's result section. */

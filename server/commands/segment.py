@@ -9,9 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from model import EchoError, Predictor, load_info, load_predictor, model_names
+from server.artefacts import Material, write_all
 from server.commands.terminal import CommandError, Terminal, code_of, foreign_errors, refusal
 from server.export.words import ef_headline, ef_lines
-from server.study import Study, analyse_clip, write_masks, write_study_overlay
+from server.study import Study, analyse_clip, write_masks
 
 
 def run_segment(paths: list[Path], view: str | None, out: Path | None, terminal: Terminal) -> None:
@@ -71,18 +72,19 @@ def segment_one(
     with terminal.progress(path.name) as bar:
         study = analyse_clip(path, predictor, view=view, progress=bar.show, labels=labels)
     if folder is not None and labels is not None:
-        write_all(folder, path, study, labels)
+        write_files(folder, Material(path, study, labels, predictor.model))
     for line in lines_of(path, study):
         terminal.say(line)
     return study.document
 
 
-def write_all(folder: Path, path: Path, study: Study, labels: list[bytes]) -> None:
-    """Write result, masks and overlay of one clip."""
+def write_files(folder: Path, material: Material) -> None:
+    """Write the result of one clip, its masks, and every file that the server would make of it."""
     folder.mkdir(parents=True, exist_ok=True)
+    study = material.study
     (folder / "result.json").write_text(json.dumps(study.document, indent=1) + "\n")
-    write_masks(folder / "masks.npz", study, labels)
-    write_study_overlay(folder / "overlay.mp4", path, study)
+    write_masks(folder / "masks.npz", study, list(material.labels))
+    write_all(folder, material)
 
 
 def lines_of(path: Path, study: Study) -> list[str]:

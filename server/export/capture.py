@@ -87,7 +87,8 @@ def _describe(findings: Findings, maker: Maker, size: tuple[int, int], ratio: fl
     made = begin_object(_KIND, maker, findings.view or "")
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.ConversionType = "WSD"
-    made.PatientOrientation = made.Laterality = ""
+    made.PatientOrientation = ""
+    made.BodyPartExamined = "HEART"
     made.DerivationDescription = f"Outlines, volume curve and figures drawn in. {NOTICE}"
     made.Rows, made.Columns = size
     made.SamplesPerPixel = 3

@@ -64,12 +64,72 @@ class ModelPart(_Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the exact weights.")
 
 
+class FigureResult(_Part):
+    """One derived figure, or why it is missing."""
+
+    name: str
+    value: float | None
+    unit: str
+    method: str
+    beats: int = Field(ge=0)
+    reason: str | None
+
+
+class InstantDisks(_Part):
+    """The ventricle at one end of systole."""
+
+    length: float
+    diameters: list[float] = Field(description="Of equal slices, from apex to base.")
+
+
+class DisksResult(_Part):
+    """What the method of disks adds up; the input of biplane volumes."""
+
+    unit: str
+    ed: InstantDisks
+    es: InstantDisks
+
+
+class RWavesResult(_Part):
+    """The file's R waves against end diastole."""
+
+    count: int
+    heart_rate_bpm: float | None
+    compared: int
+    ed_after_r_ms: float | None
+    farthest_ms: float | None
+    unmatched: int
+    agrees: bool | None
+
+
+class NormalRange(_Part):
+    """Low and high of healthy adults."""
+
+    name: str
+    unit: str
+    men: tuple[float, float]
+    women: tuple[float, float]
+
+
+class NormalRanges(_Part):
+    """Published context for a reader."""
+
+    version: str
+    source: str
+    note: str
+    ranges: list[NormalRange]
+
+
 class ClipResult(_Part):
     """What was found in a clip. Percent is 0 to 100; what is unknown is null."""
 
     clip: ClipPart
     ef: EfMessage
     beats: list[BeatResult]
+    figures: list[FigureResult]
+    disks: DisksResult | None = Field(description="Null where no beat counts.")
+    r_waves: RWavesResult | None = Field(description="Null where the file notes none.")
+    normal_ranges: NormalRanges
     frames: list[FrameResult]
     model: ModelPart
 

@@ -56,12 +56,10 @@ class Masks:
     Attributes:
         labels: one deflated label map a frame: 0 background, then 1 + the index in STRUCTURES.
         size: rows and columns.
-        spacing_mm: row and column spacing, None where unknown.
     """
 
     labels: Sequence[bytes]
     size: tuple[int, int]
-    spacing_mm: tuple[float, float] | None = None
 
     def maps(self) -> Iterator[NDArray[np.uint8]]:
         """Every label map, one after the other."""
@@ -89,7 +87,8 @@ def make_segmentation(
     _add_image(made, masks, maker)
     _add_segments(made, maker)
     _add_references(made, maker)
-    made.SharedFunctionalGroupsSequence = [_shared(masks)]
+    # Pixel size would need a slice thickness beside it; readers take it from the source.
+    made.SharedFunctionalGroupsSequence = [Dataset()]
     if kind == "binary":
         _add_binary(made, masks, maker)
         return made, ExplicitVRLittleEndian
@@ -153,15 +152,6 @@ def _add_references(made: Dataset, maker: Maker) -> None:
     series.SeriesInstanceUID = origin.series_uid or derived_uid("series", origin.sop_instance_uid)
     series.ReferencedInstanceSequence = [reference(origin.sop_class_uid, origin.sop_instance_uid)]
     made.ReferencedSeriesSequence = [series]
-
-
-def _shared(masks: Masks) -> Dataset:
-    shared = Dataset()
-    if masks.spacing_mm is not None:
-        measures = Dataset()
-        measures.PixelSpacing = [f"{spacing_mm:.8g}" for spacing_mm in masks.spacing_mm]
-        shared.PixelMeasuresSequence = [measures]
-    return shared
 
 
 def _add_dimensions(made: Dataset, pointers: Sequence[tuple[int, int, str]]) -> None:

@@ -12,6 +12,9 @@ from server.routes.clips import PROBLEMS
 
 DICOM = "application/dicom"
 
+ALONE = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-modals"
+"""What a page that holds all of itself may load, which is nothing."""
+
 Deidentify = Annotated[
     bool,
     Query(description="Without the patient: PS3.15 basic profile, pixels outside the fan black."),
@@ -89,7 +92,9 @@ def add_views(router: APIRouter, store: ClipStore) -> None:
     async def page(clip: str, deidentify: Deidentify = False) -> FileResponse:
         """A report for people: one page that needs no server and prints well."""
         kind = "text/html; charset=utf-8"
-        return await _hand_out(store, clip, "report.html", kind, deidentify=deidentify)
+        answer = await _hand_out(store, clip, "report.html", kind, deidentify=deidentify)
+        answer.headers["Content-Security-Policy"] = ALONE
+        return answer
 
 
 def add_tables(router: APIRouter, store: ClipStore) -> None:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import server.commands.segment
+from server.artefacts import ARTEFACTS
 from server.cli import app
 from server.commands.segment import folders_of
 from server.study import analyse_clip
@@ -60,7 +61,7 @@ def test_people_are_told_a_measured_ef_with_its_interval(tmp_path: Path) -> None
 def test_files_are_written_into_the_folder_that_is_named(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "a folder [1]" / "below"
     printed = json.loads(segment(clip, "--out", out, "--json").stdout)
-    assert {path.name for path in out.iterdir()} == {"result.json", "masks.npz", "overlay.mp4"}
+    assert {path.name for path in out.iterdir()} == {"result.json", "masks.npz", *ARTEFACTS}
     assert json.loads((out / "result.json").read_text()) == printed
     with np.load(out / "masks.npz", allow_pickle=False) as masks:
         assert masks["labels_THW"].shape == (COUNT, 144, 144)
