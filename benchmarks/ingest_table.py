@@ -8,6 +8,7 @@ in a temporary folder, and says how long it takes to read and how much memory th
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
@@ -21,11 +22,13 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, UltrasoundMultiFrameImageStorage, generate_uid
 
+from model import EchoError, Predictor, load_predictor
 from server.ingest import Clip, IngestError, open_clip
+from server.study import analyse_clip
 
 LONG_FRAMES, LONG_ROWS, LONG_COLUMNS = 850, 600, 800
 CLIPS = {".dcm", ".mp4", ".mov", ".avi", ".gif", ".zip"}
-HEADINGS = ("file", "read as", "frames", "size", "spacing mm", "time base", "notes", "ms")
+HEADINGS = ("file", "read as", "frames", "size", "spacing mm", "time base", "notes", "ms", "EF")
 
 
 def main() -> None:
@@ -46,9 +49,11 @@ def print_table(folder: Path) -> None:
     """Print one row for every file that could be a clip."""
     print(f"| {' | '.join([*HEADINGS, 'pydicom ms'])} |")
     print("| --- " * (len(HEADINGS) + 1) + "|")
+    predictor = load_predictor(threads=os.cpu_count() or 1)
     for path in sorted(folder.rglob("*")):
         if path.suffix in CLIPS or path.name.startswith("US-"):
-            cells = [str(path.relative_to(folder)), *row(path), pydicom_ms(path)]
+            ef = ef_of(path, predictor)
+            cells = [str(path.relative_to(folder)), *row(path), ef, pydicom_ms(path)]
             print(f"| {' | '.join(cells)} |")
 
 
@@ -59,10 +64,11 @@ def row(path: Path) -> list[str]:
         started = time.perf_counter()
         clip, count = read(path)
     except IngestError as refusal:
-        return [f"refused: {refusal.code}", *["" for _ in HEADINGS[2:]]]
+        return [f"refused: {refusal.code}", *["" for _ in HEADINGS[2:-1]]]
     took_ms = 1000 * (time.perf_counter() - started)
     spacing = "unknown" if clip.spacing_mm is None else "{:.3f} x {:.3f}".format(*clip.spacing_mm)
     notes = [*clip.warnings, *(["colour"] if clip.colour_overlay else [])]
+    notes += ["fan"] if clip.sector else []
     return [
         clip.encoding,
         str(count),
@@ -72,6 +78,18 @@ def row(path: Path) -> list[str]:
         ", ".join(notes),
         f"{took_ms:.0f}",
     ]
+
+
+def ef_of(path: Path, predictor: Predictor) -> str:
+    """The EF with its interval, or why there is none."""
+    try:
+        ef = analyse_clip(path, predictor).document["ef"]
+    except EchoError as refusal:
+        return str(refusal.code)
+    if ef["percent"] is None:
+        return "withheld: " + ", ".join(ef["reasons"])
+    low, high = ef["interval"]
+    return f"{ef['percent']:.0f} ({low:.0f} to {high:.0f})"
 
 
 def read(path: Path) -> tuple[Clip, int]:
