@@ -8,10 +8,11 @@ from pydicom import Dataset
 
 from tests.server.ingest.making import tool
 
-
 ANONYMOUS = ("needed to build DICOMDIR - Study", "Retired Person Name form")
-"""What dciodvfy may warn of without the patient: study date, time and ID are empty on purpose, and a
-pseudonym is no family name with a given name behind it."""
+"""What dciodvfy may warn of where the patient was taken out.
+
+Study date, time and ID are empty on purpose, and a pseudonym is no family name with a given one.
+"""
 
 
 def assert_valid(path: Path, accepted: tuple[str, ...] = ()) -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from server.artefacts import ARTEFACTS, Material, anonymous_name
 from server.errors import DeidentifyError
