@@ -171,6 +171,17 @@ async def test_where_no_server_is_the_connection_is_lost() -> None:
         [event async for event in stream("ws://127.0.0.1:1/v1/stream", frames(1), Hello(SIZE))]
 
 
+async def test_a_server_that_hangs_up_before_it_answers_may_be_asked_again() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionLostError) as lost:
+            await anext(stream(f"ws://127.0.0.1:{port}/", frames(1), Hello(SIZE)))
+    assert lost.value.retryable
+
+
 async def test_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(InputError):
         [event async for event in stream("not an address", frames(1), Hello(SIZE))]

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.typing import Subprotocol
 
 from gdkvm_client.errors import (
@@ -76,6 +82,8 @@ async def _connect(address: Address) -> ClientConnection:
     except InvalidStatus as error:
         raise _refusal(error) from error
     except InvalidHandshake as error:
+        if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
+            raise ConnectionLostError(f"{address.url} hung up before it answered") from error
         raise BadAnswerError(f"no websocket of {SUBPROTOCOL} at {address.url}: {error}") from error
     except (OSError, EOFError, TimeoutError) as error:
         raise ConnectionLostError(f"no server answers at {address.url}: {error}") from error
