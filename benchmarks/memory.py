@@ -31,6 +31,7 @@ from model.config import ModelConfig
 from model.delta import delta_step, recall
 from model.network import Address, Features, LiveNetwork, NetworkState, StepOutput
 from model.training.clips import Patient, read_patients, render
+from model.training.config import TrainConfig
 from model.training.loop import parameter_groups
 from model.training.losses import total_loss
 from model.training.synthesis import (
@@ -38,13 +39,16 @@ from model.training.synthesis import (
     apply_look,
     contraction,
     corrupt,
-    make_clip,
-    random_grid,
+    draw_clip,
+    random_corruption,
     random_look,
+    random_view,
+    render_clip,
 )
 
 CLIP_FRAMES, WINDOW = 48, 8
 CLIPS, BATCH = 300, 4
+CLEAN = TrainConfig("", clip_frames=CLIP_FRAMES, negative_share=0.0, burst_share=0.0)
 LEARNING_RATE, AVERAGE = 5e-4, 0.99
 STREAM_FRAMES = 56
 AFTER = 5
@@ -173,7 +177,8 @@ def make_pool(patients: list[Patient], side: int) -> Pool:
     )
     for n in range(CLIPS):
         rng = np.random.default_rng((17, n))
-        images, labels = make_clip(patients[rng.integers(len(patients))], CLIP_FRAMES, rng)
+        plan = draw_clip(patients, [], CLEAN, rng)
+        images, labels = render_clip(patients[plan.patient], plan)
         pool.images_NTHW[n] = np.rint(255 * images)
         pool.labels_NTCHW[n] = np.rint(255 * labels)
     return pool
@@ -189,7 +194,8 @@ def add_bursts(
         kind, end = int(rng.integers(CORRUPTIONS)), t + int(rng.integers(shortest, 11))
         for k in range(t, min(end, len(images_THW))):
             dark = np.zeros_like(images_THW[k])
-            images_THW[k] = dark if kind == 0 else corrupt(images_THW[k], kind, rng)
+            bad = random_corruption(kind, rng)
+            images_THW[k] = dark if kind == 0 else corrupt(images_THW[k], bad)
             kinds_T[k] = kind
         t = end + int(rng.integers(*gap))
     return kinds_T
@@ -275,7 +281,7 @@ def make_streams(patients: list[Patient], side: int) -> Streams:
     )
     for n, patient in enumerate(patients):
         rng = np.random.default_rng((29, n))
-        grid, look = random_grid(rng, 2 * side), random_look(rng)
+        grid, look = random_view(rng, 2 * side).grid(2 * side), random_look(rng)
         phase_T = contraction(rng.random() + rng.uniform(0.025, 0.06) * np.arange(STREAM_FRAMES))
         drift = rng.normal(0.0, 0.1, 2).astype(np.float32)
         images = np.empty((STREAM_FRAMES, side, side), np.float32)

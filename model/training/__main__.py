@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from model.config import ModelConfig
 from model.training.config import TrainConfig
 from model.training.loop import train
 
@@ -13,7 +12,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         sys.stderr.write("usage: python -m model.training CONFIG.toml OUT\n")
         return 2
-    train(TrainConfig.read(Path(arguments[0])), ModelConfig(), Path(arguments[1]))
+    config = TrainConfig.read(Path(arguments[0]))
+    train(config, config.shape(), Path(arguments[1]))
     return 0
 
 

@@ -5,6 +5,7 @@ stills to any contraction in between (and a little beyond) by thin-plate splines
 contour points, so that training clips beat although the data hold no frame between the phases.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,31 +56,36 @@ class Patient:
     fields_LSYX2: NDArray[np.float32]
 
 
-def read_patients(folder: Path, side: int) -> list[Patient]:
+def read_patients(folder: Path, side: int, workers: int = 1) -> list[Patient]:
     """Read every patient of one split.
 
     Args:
         folder: holds ``patientXXXX_4CH_{ED,ES}[_gt].png``.
         side: working grid in pixels, twice the network's side.
+        workers: processes that solve the motions.
 
     Raises:
         FrameError: stills are missing, unreadable or do not fit their masks; they are named.
     """
     names = sorted({path.stem.split("_")[0] for path in folder.glob("*.png")})
-    patients, broken = [], []
+    complete: list[tuple[str, Pair, Pair, int]] = []
+    broken: list[str] = []
     for name in names:
         stems = [f"{name}_4CH_{phase}" for phase in ("ED", "ES")]
         pairs = [read_pair(folder, stem) for stem in stems]
         broken += [stem for stem, pair in zip(stems, pairs, strict=True) if pair is None]
         ed, es = pairs
         if ed is not None and es is not None:
-            patients.append(place_patient(name, ed, es, side))
+            complete.append((name, ed, es, side))
     if not names or broken:
         raise FrameError(
             f"{folder}: {len(broken) or 'all'} stills are missing or unreadable, or their mask has "
             f"another size or labels above {len(STRUCTURES)}: {broken[:20]}"
         )
-    return patients
+    if workers == 1:
+        return [place_patient(*each) for each in complete]
+    with ProcessPoolExecutor(workers) as pool:
+        return list(pool.map(place_patient, *zip(*complete, strict=True), chunksize=4))
 
 
 def read_pair(folder: Path, stem: str) -> Pair | None:
@@ -167,11 +173,13 @@ def solve_motion(ed: Still, es: Still) -> NDArray[np.float32]:
     grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     fields = np.zeros((LEVELS.size, 2, GRID, GRID, 2), np.float32)
     for level, phi in enumerate(LEVELS):
-        here = np.concatenate([at_ed + phi * (at_es - at_ed), frame])
-        for still, target in enumerate((at_ed, at_es)):
-            moved = np.concatenate([target, frame]) - here
-            spline = RBFInterpolator(here, moved, kernel="thin_plate_spline", smoothing=5.0)
-            fields[level, still] = spline(grid).reshape(GRID, GRID, 2)
+        here = at_ed + phi * (at_es - at_ed)
+        moved = np.concatenate([at_ed - here, at_es - here], axis=1)
+        moved = np.concatenate([moved, np.zeros((len(frame), 4))])
+        nodes = np.concatenate([here, frame])
+        spline = RBFInterpolator(nodes, moved, kernel="thin_plate_spline", smoothing=5.0)
+        both = spline(grid).reshape(GRID, GRID, 2, 2)
+        fields[level] = both.transpose(2, 0, 1, 3)
     return fields
 
 

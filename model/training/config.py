@@ -6,10 +6,15 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 
+from model.config import ModelConfig
 from model.errors import WeightsError
 
-COUNTS = ("steps", "batch", "clip_frames", "threads", "evaluate_every", "checkpoint_every")
-SHARES = ("burst_share", "negative_share", "ema_decay")
+COUNTS = (
+    "steps", "batch", "clip_frames", "threads", "workers", "folds", "evaluate_every",
+    "checkpoint_every",
+)  # fmt: skip
+SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,12 @@ class TrainConfig:
         data: folder in the A4C PNG layout (``train/``, ``valid/``, ``index.csv``).
         negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
         start: checkpoint or safetensors file whose weights the run starts from, or empty.
+        network_size: side of the network's input.
+        widths: its encoder's channels.
+        folds: parts into which the training patients are split; 1 trains on all of them.
+        fold: the part that is not trained on, counted from 0, where there are several.
+        soft_labels: file of ``distill``, or empty: what other networks say of every still.
+        soft_share: their share in the labels; the rest is the annotator's.
         clip_frames: frames of a training clip; 1 trains frame by frame with an empty state.
         freeze_norm: keep the batch-norm statistics of ``start``.
         burst_share: share of clips that hold a burst of corrupted frames.
@@ -27,13 +38,21 @@ class TrainConfig:
         negative_weight: weight of the presence loss.
         bf16: compute in bfloat16; several times slower where the processor has no instructions for
             it, twice as fast where it has.
+        device: where the network trains and, on ``cuda``, the clips are rendered too.
         threads: processor threads of the training step.
+        workers: processes that prepare patients and batches; 1 prepares them in a thread.
     """
 
     data: str
     negatives: str = ""
     start: str = ""
     seed: int = 0
+    network_size: int = 144
+    widths: tuple[int, ...] = (32, 64, 96, 160)
+    folds: int = 1
+    fold: int = 0
+    soft_labels: str = ""
+    soft_share: float = 0.5
     steps: int = 6000
     batch: int = 16
     clip_frames: int = 1
@@ -47,7 +66,9 @@ class TrainConfig:
     clip_norm: float = 3.0
     ema_decay: float = 0.998
     bf16: bool = False
+    device: str = "cpu"
     threads: int = 1
+    workers: int = 1
     evaluate_every: int = 500
     checkpoint_every: int = 250
 
@@ -57,18 +78,37 @@ class TrainConfig:
         Raises:
             WeightsError: a value of the wrong type or out of bounds; its name is in the message.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))
-            elif type(value) is not field.type or not (isinstance(value, str) or isfinite(value)):
-                raise WeightsError(f"setting {field.name} has no such value: {value!r}")
+        self._check_types()
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise WeightsError(f"setting {name} must be at least 1")
         for name in SHARES:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise WeightsError(f"setting {name} must lie in [0, 1]")
+        if self.device not in DEVICES:
+            raise WeightsError(f"setting device is one of {', '.join(DEVICES)}")
+        if not 0 <= self.fold < self.folds:
+            raise WeightsError("setting fold must be at least 0 and below folds")
+        self.shape()
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif field.name == "widths":
+                object.__setattr__(self, field.name, _widths(value))
+            elif type(value) is not field.type or not (isinstance(value, str) or isfinite(value)):
+                raise WeightsError(f"setting {field.name} has no such value: {value!r}")
+
+    def shape(self) -> ModelConfig:
+        """The shape of the network.
+
+        Raises:
+            WeightsError: one that cannot be built.
+        """
+        w2, w4, w8, w16 = self.widths
+        return ModelConfig(self.network_size, (w2, w4, w8, w16))
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
@@ -98,3 +138,11 @@ class TrainConfig:
             text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
             lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
+
+
+def _widths(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        raise WeightsError(f"setting widths has no such value: {value!r}")
+    if any(type(width) is not int for width in value):
+        raise WeightsError(f"setting widths has no such value: {value!r}")
+    return tuple(value)

@@ -5,9 +5,14 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -21,8 +26,10 @@ from model.network import LiveNetwork
 from model.training.checkpoint import fill, read_checkpoint, read_weights
 from model.training.clips import Patient, read_patients
 from model.training.config import TrainConfig
+from model.training.device import DeviceBatch, DeviceSynthesis
+from model.training.distill import soften
 from model.training.losses import total_loss
-from model.training.synthesis import Batch, make_batch
+from model.training.synthesis import Batch, ClipPlan, draw_batch, make_batch
 
 PREFETCH = 3
 
@@ -42,7 +49,8 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
 
     Args:
         config: the run's settings, saved as ``config.toml``.
-        model_config: the network's shape, saved in every checkpoint.
+        model_config: the network's shape, saved in every checkpoint; ``config.shape()`` is the one
+            that the settings name.
         out: folder of the run; one that holds another run's settings is refused.
 
     Returns:
@@ -50,25 +58,25 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
 
     Raises:
         WeightsError: ``out`` belongs to a run with other settings, a checkpoint or start is broken
-            or of another shape, or the loss stopped being a number.
+            or of another shape, the machine has no such device, or the loss stopped being a number.
     """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise WeightsError("the run asks for the device cuda; torch finds none here")
     _claim(out, config)
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    patients = read_patients(Path(config.data) / "train", 2 * model_config.network_size)
-    valid = read_patients(Path(config.data) / "valid", 2 * model_config.network_size)
+    side = 2 * model_config.network_size
+    patients = read_patients(Path(config.data) / "train", side, config.workers)
+    if config.folds > 1:
+        patients = [p for k, p in enumerate(patients) if k % config.folds != config.fold]
+    if config.soft_labels:
+        patients = soften(patients, Path(config.soft_labels), config.soft_share)
+    valid = read_patients(Path(config.data) / "valid", side, config.workers)
     negatives = read_negatives(config.negatives)
-    run = resume(config, model_config, out)
-    log = out / "log.jsonl"
-    started = time.monotonic()
-    with ThreadPoolExecutor(1) as pool:
-        ahead = [
-            pool.submit(make_batch, patients, negatives, config, run.step + k)
-            for k in range(PREFETCH)
-        ]
-        while run.step < config.steps:
-            batch = ahead.pop(0).result()
-            ahead.append(pool.submit(make_batch, patients, negatives, config, run.step + PREFETCH))
+    with batches(patients, negatives, config) as ahead:
+        run = resume(config, model_config, out)
+        started = time.monotonic()
+        for batch in ahead(run.step):
             loss = train_step(run, batch, config)
             run.step += 1
             if run.step % config.checkpoint_every == 0 or run.step == config.steps:
@@ -76,11 +84,75 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
             if run.step % config.evaluate_every == 0 or run.step == config.steps:
                 row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
                 row |= validation_dice(run.average, valid)
-                with log.open("a") as file:
+                with (out / "log.jsonl").open("a") as file:
                     file.write(json.dumps(row) + "\n")
+    return out / "checkpoint.pt"
+
+
+Ahead = Callable[[int], Iterator[Batch | DeviceBatch]]
+Made = TypeVar("Made")
+
+
+@contextmanager
+def batches(
+    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig
+) -> Iterator[Ahead]:
+    """Prepare batches while the network trains on those before.
+
+    Yields:
+        A function from the step to go on from to its batch and all after it.
+    """
+    shared = patients, negatives, config
+    # Forked before the device is first used: children share the patients and never touch it.
+    pool: Executor = (
+        ThreadPoolExecutor(1, initializer=_Shared.fill, initargs=shared)
+        if config.workers == 1
+        else ProcessPoolExecutor(
+            config.workers, get_context("fork"), initializer=_Shared.fill, initargs=shared
+        )
+    )
+    with pool:
+        if config.device == "cpu":
+            yield lambda step: _ahead(pool, _Shared.batch, config, step)
+            return
+        if config.workers > 1:
+            pool.submit(_Shared.plans, 0).result()
+        synthesis = DeviceSynthesis(patients, torch.device(config.device))
+        yield lambda step: map(synthesis.batch, _ahead(pool, _Shared.plans, config, step))
+
+
+class _Shared:
+    """What the processes that prepare batches were given at their start."""
+
+    given: tuple[list[Patient], list[NDArray[np.uint8]], TrainConfig]
+
+    @classmethod
+    def fill(cls, *given: Any) -> None:
+        cls.given = given
+        cv2.setNumThreads(1)
+
+    @classmethod
+    def batch(cls, step: int) -> Batch:
+        return make_batch(*cls.given, step)
+
+    @classmethod
+    def plans(cls, step: int) -> list[ClipPlan]:
+        return draw_batch(*cls.given, step)
+
+
+def _ahead(
+    pool: Executor, make: Callable[[int], Made], config: TrainConfig, step: int
+) -> Iterator[Made]:
+    """What ``make`` gives for every step from ``step`` on, made a little before it is asked for."""
+    ahead = deque[Future[Made]]()
+    try:
+        for k in range(step, config.steps):
+            while len(ahead) < PREFETCH * config.workers and k + len(ahead) < config.steps:
+                ahead.append(pool.submit(make, k + len(ahead)))
+            yield ahead.popleft().result()
+    finally:
         for future in ahead:
             future.cancel()
-    return out / "checkpoint.pt"
 
 
 def _claim(out: Path, config: TrainConfig) -> None:
@@ -114,7 +186,7 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
     Raises:
         WeightsError: a checkpoint or start that is broken or of another shape.
     """
-    network = LiveNetwork(model_config)
+    network = LiveNetwork(model_config).to(config.device)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
     fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -167,7 +239,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
+def train_step(run: Run, batch: Batch | DeviceBatch, config: TrainConfig) -> float:
     """One optimiser step; returns the loss.
 
     Raises:
@@ -180,15 +252,18 @@ def train_step(run: Run, batch: Batch, config: TrainConfig) -> float:
                 module.eval()
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, config)
-    images = torch.from_numpy(batch.images_BTHW)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
+    images, labels, presence = (
+        torch.as_tensor(array, device=config.device)
+        for array in (batch.images_BTHW, batch.labels_BTNHW, batch.presence_BT)
+    )
+    with torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.bf16):
         state = run.network.initial_state(images.shape[0])
         logits_BTNHW, presence_BT, _ = run.network.clip(images, state)
     loss = total_loss(
         logits_BTNHW.flatten(0, 1),
         presence_BT.flatten(),
-        torch.from_numpy(batch.labels_BTNHW).flatten(0, 1),
-        torch.from_numpy(batch.presence_BT).flatten(),
+        labels.flatten(0, 1),
+        presence.flatten(),
         config.negative_weight,
     )
     if not math.isfinite(loss.item()):
@@ -228,8 +303,9 @@ def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, 
             side = network.config.network_size
             image = cv2.resize(still.image_HW, (side, side), interpolation=cv2.INTER_AREA)
             labels = cv2.resize(still.labels_HWN, (side, side), interpolation=cv2.INTER_AREA)
-            clip = torch.from_numpy(image).float()[None, None].expand(1, 2, -1, -1) / 255.0
-            logits, _, _ = network.clip(clip, network.initial_state(1))
+            state = network.initial_state(1)
+            clip = torch.from_numpy(image).to(state.memory_BMKV)[None, None] / 255.0
+            logits = network.clip(clip.expand(1, 2, -1, -1), state)[0].cpu()
             guess, truth = logits[0, -1].argmax(0), torch.from_numpy(labels).argmax(-1)
             for label, name in ((1, "lv"), (2, "myocardium"), (3, "atrium")):
                 both = ((guess == label) & (truth == label)).sum()

@@ -1,6 +1,7 @@
 """Training batches: warped stills, beating clips, bursts of bad frames, and images of no heart."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -40,12 +41,31 @@ def contraction(time_beats: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.interp(time_beats % 1.0, *CONTRACTION_KNOTS)
 
 
-def random_grid(rng: Generator, side: int) -> NDArray[np.float32]:
-    """A random view: rotation, scale, shift, stretch, seldom a flip, and a smooth elastic warp.
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A random view of the working grid: an affine map, then a smooth elastic warp.
 
-    Returns:
-        grid_HW2 of (column, row) sampling places on the working grid.
+    Attributes:
+        matrix_22: of (column, row) about the middle of the grid.
+        offset_2: (column, row) of the view's middle.
+        bumps_YX2: displacement in pixels at 5 x 5 places.
     """
+
+    matrix_22: NDArray[np.float64]
+    offset_2: NDArray[np.float64]
+    bumps_YX2: NDArray[np.float32]
+
+    def grid(self, side: int) -> NDArray[np.float32]:
+        """grid_HW2 of (column, row) sampling places on the working grid."""
+        axis = np.arange(side) - (side - 1) / 2
+        grid = np.stack(np.meshgrid(axis, axis), axis=-1) @ self.matrix_22.T + self.offset_2
+        return grid.astype(np.float32) + cv2.resize(
+            self.bumps_YX2, (side, side), interpolation=cv2.INTER_CUBIC
+        )
+
+
+def random_view(rng: Generator, side: int) -> View:
+    """Rotation, scale, shift, stretch, seldom a flip, and elastic bumps."""
     angle = np.deg2rad(rng.normal(0.0, 10.0))
     zoom = np.exp(rng.uniform(np.log(0.75), np.log(1.25)))
     stretch = np.exp(rng.normal(0.0, 0.06))
@@ -53,11 +73,9 @@ def random_grid(rng: Generator, side: int) -> NDArray[np.float32]:
     matrix = turn @ np.diag([stretch / zoom, 1 / (zoom * stretch)])
     if rng.random() < 0.1:
         matrix = matrix @ np.diag([-1.0, 1.0])
-    axis = np.arange(side) - (side - 1) / 2
     offset = rng.uniform(-0.08, 0.08, 2) * side + (side - 1) / 2
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1) @ matrix.T + offset
     bumps = rng.normal(0.0, 0.012 * side, (5, 5, 2)).astype(np.float32)
-    return grid.astype(np.float32) + cv2.resize(bumps, (side, side), interpolation=cv2.INTER_CUBIC)
+    return View(matrix, offset, bumps)
 
 
 def random_look(rng: Generator) -> tuple[float, float, float]:
@@ -75,24 +93,113 @@ def apply_look(
     return (gain * image_HW**gamma + offset * lit).clip(0.0, 1.0)
 
 
-def make_clip(
-    patient: Patient, frames: int, rng: Generator
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A clean clip of one patient: images_THW in [0, 1] and labels_TNHW.
+class Corruption(NamedTuple):
+    """What is wrong with a bad frame.
 
-    A clip of one frame is one of the two stills, or seldom a contraction in between.
+    Attributes:
+        kind: 0 dark, 1 shadow wedge, 2 haze, 3 speckle, 4 gain jump, 5 blur.
+        values: of that kind, see ``random_corruption``.
+        seed: of the speckle.
     """
-    side = patient.ed.image_HW.shape[0]
-    grid = random_grid(rng, side)
-    look = random_look(rng)
-    phi = _random_phases(frames, rng)
-    drift = rng.normal(0.0, 0.25, 2).astype(np.float32)
-    images, labels = [], []
-    for t in range(frames):
-        image, label = render(patient, float(phi[t]), grid + t * drift)
-        images.append(apply_look(image / 255.0, look))
-        labels.append(label.transpose(2, 0, 1))
-    return np.stack(images), np.stack(labels)
+
+    kind: int
+    values: tuple[float, float, float]
+    seed: int
+
+
+CORRUPTIONS = 6
+
+
+def random_corruption(kind: int, rng: Generator) -> Corruption:
+    """Draw one bad frame of a kind."""
+    first, second, third = 0.0, 0.0, 0.0
+    if kind == 0:
+        first = 0.0 if rng.random() < 0.7 else 0.1
+    elif kind == 1:
+        first, second = rng.uniform(-0.5, 0.5), rng.uniform(0.08, 0.3)
+        third = rng.uniform(0.0, 0.3)
+    elif kind == 2:
+        first, second = rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.6)
+    elif kind == 4:
+        first = float(rng.choice([0.25, 0.4, 1.8, 2.5]))
+    elif kind == 5:
+        first = rng.uniform(1.5, 4.0)
+    return Corruption(kind, (first, second, third), int(rng.integers(2**31)))
+
+
+def corrupt(image_HW: NDArray[np.float32], bad: Corruption) -> NDArray[np.float32]:
+    """The frame as it is seen."""
+    side = image_HW.shape[0]
+    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    first, second, third = bad.values
+    if bad.kind == 1:
+        angle = np.arctan2(cols - 0.5, rows + 0.05)
+        return image_HW * np.where(np.abs(angle - first) < second, third, 1.0).astype(np.float32)
+    if bad.kind == 2:
+        haze = first * np.exp(-rows / second)
+        return np.asarray((image_HW + haze * (image_HW > 0)).clip(0.0, 1.0), np.float32)
+    if bad.kind == 3:
+        noise = np.random.default_rng(bad.seed).rayleigh(0.8, image_HW.shape)
+        return (image_HW * (0.3 + noise)).clip(0.0, 1.0).astype(np.float32)
+    if bad.kind == 5:
+        return np.asarray(cv2.GaussianBlur(image_HW, (0, 0), first), np.float32)
+    return (image_HW * np.float32(first)).clip(0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipPlan:
+    """All that is random about a clip, drawn before it is rendered.
+
+    Attributes:
+        patient: index of the patient shown.
+        negative_HW: an image of no apical view shown in its place, grey values in [0, 1].
+        look: gamma, gain and offset, see ``apply_look``.
+        phi_T: contraction of every frame.
+        drift_2: motion of the probe, working-grid pixels (column, row) a frame.
+        bad: the corruption of each corrupted frame, by its index.
+    """
+
+    patient: int
+    negative_HW: NDArray[np.float32] | None
+    view: View
+    look: tuple[float, float, float]
+    phi_T: NDArray[np.float64]
+    drift_2: NDArray[np.float32]
+    bad: dict[int, Corruption]
+
+    def presence(self) -> NDArray[np.float32]:
+        """presence_T, 1 where the frame shows an apical view, else 0."""
+        seen_T = np.full(self.phi_T.size, self.negative_HW is None, np.float32)
+        for t, bad in self.bad.items():
+            if bad.kind == 0:
+                seen_T[t] = 0.0
+        return seen_T
+
+
+def draw_batch(
+    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig, step: int
+) -> list[ClipPlan]:
+    """The clips of one step: a function of the seed and the step alone, so that runs can resume."""
+    rng = np.random.default_rng((config.seed, step))
+    return [draw_clip(patients, negatives, config, rng) for _ in range(config.batch)]
+
+
+def draw_clip(
+    patients: list[Patient],
+    negatives: list[NDArray[np.uint8]],
+    config: TrainConfig,
+    rng: Generator,
+) -> ClipPlan:
+    """One clip. A clip of one frame is one of the two stills, or seldom in between."""
+    side, frames = patients[0].ed.image_HW.shape[0], config.clip_frames
+    negative = None
+    if rng.random() < config.negative_share:
+        negative = make_negative(negatives, patients, side // 2, rng)
+    patient, view, look = int(rng.integers(len(patients))), random_view(rng, side), random_look(rng)
+    phi, drift = _random_phases(frames, rng), rng.normal(0.0, 0.25, 2).astype(np.float32)
+    is_calm = negative is not None or rng.random() >= config.burst_share
+    bad = {} if is_calm else _random_burst(frames, rng)
+    return ClipPlan(patient, negative, view, look, phi, drift, bad)
 
 
 def _random_phases(frames: int, rng: Generator) -> NDArray[np.float64]:
@@ -105,28 +212,44 @@ def _random_phases(frames: int, rng: Generator) -> NDArray[np.float64]:
     return depth * contraction(rng.random() + beats_a_frame * np.arange(frames))
 
 
-def corrupt(image_HW: NDArray[np.float32], kind: int, rng: Generator) -> NDArray[np.float32]:
-    """One bad frame: black, shadow wedge, haze, speckle, gain jump or blur."""
-    side = image_HW.shape[0]
-    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    if kind == 0:
-        return np.zeros_like(image_HW) if rng.random() < 0.7 else 0.1 * image_HW
-    if kind == 1:
-        angle = np.arctan2(cols - 0.5, rows + 0.05)
-        inside = np.abs(angle - rng.uniform(-0.5, 0.5)) < rng.uniform(0.08, 0.3)
-        return image_HW * np.where(inside, rng.uniform(0.0, 0.3), 1.0).astype(np.float32)
-    if kind == 2:
-        haze = rng.uniform(0.2, 0.6) * np.exp(-rows / rng.uniform(0.2, 0.6))
-        return (image_HW + haze * (image_HW > 0)).clip(0.0, 1.0)
-    if kind == 3:
-        noise = rng.rayleigh(0.8, image_HW.shape).astype(np.float32)
-        return (image_HW * (0.3 + noise)).clip(0.0, 1.0)
-    if kind == 4:
-        return (image_HW * rng.choice([0.25, 0.4, 1.8, 2.5])).clip(0.0, 1.0).astype(np.float32)
-    return np.asarray(cv2.GaussianBlur(image_HW, (0, 0), rng.uniform(1.5, 4.0)), np.float32)
+def _random_burst(frames: int, rng: Generator) -> dict[int, Corruption]:
+    if frames == 1:
+        return {0: random_corruption(int(rng.integers(1, CORRUPTIONS)), rng)}
+    first = int(rng.integers(1, frames))
+    last = min(frames, first + int(rng.integers(1, 5)))
+    kind = int(rng.integers(0, CORRUPTIONS))
+    return {t: random_corruption(kind, rng) for t in range(first, last)}
 
 
-CORRUPTIONS = 6
+def render_clip(
+    patient: Patient, plan: ClipPlan
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A planned clip of one patient: images_THW in [0, 1] and labels_TNHW."""
+    grid = plan.view.grid(patient.ed.image_HW.shape[0])
+    images, labels = [], []
+    for t, phi in enumerate(plan.phi_T):
+        image, label = render(patient, float(phi), grid + t * plan.drift_2)
+        image = apply_look(image / 255.0, plan.look)
+        images.append(corrupt(image, plan.bad[t]) if t in plan.bad else image)
+        labels.append(label.transpose(2, 0, 1))
+    return np.stack(images), np.stack(labels)
+
+
+def make_batch(
+    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig, step: int
+) -> Batch:
+    """Draw and render the batch of one step."""
+    frames, side = config.clip_frames, patients[0].ed.image_HW.shape[0] // 2
+    images = np.zeros((config.batch, frames, side, side), np.float32)
+    labels = np.zeros((config.batch, frames, 4, side, side), np.float32)
+    plans = draw_batch(patients, negatives, config, step)
+    for b, plan in enumerate(plans):
+        if plan.negative_HW is None:
+            images[b], labels[b] = render_clip(patients[plan.patient], plan)
+        else:
+            images[b] = plan.negative_HW
+            labels[b, :, 0] = 1.0
+    return Batch(images, labels, np.stack([plan.presence() for plan in plans]))
 
 
 def make_negative(
@@ -193,41 +316,3 @@ def _texture(side: int, rng: Generator) -> NDArray[np.float32]:
             (np.abs(np.arctan2(cols - 0.5, rows)) < rng.uniform(0.5, 0.8)) & (reach < 1.0)
         )
     return image.clip(0.0, 1.0).astype(np.float32)
-
-
-def make_batch(
-    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig, step: int
-) -> Batch:
-    """The batch of one step: a function of the seed and the step alone, so that runs can resume."""
-    rng = np.random.default_rng((config.seed, step))
-    frames, side = config.clip_frames, patients[0].ed.image_HW.shape[0] // 2
-    images = np.zeros((config.batch, frames, side, side), np.float32)
-    labels = np.zeros((config.batch, frames, 4, side, side), np.float32)
-    presence = np.ones((config.batch, frames), np.float32)
-    for b in range(config.batch):
-        if rng.random() < config.negative_share:
-            images[b] = make_negative(negatives, patients, side, rng)
-            labels[b, :, 0] = 1.0
-            presence[b] = 0.0
-            continue
-        images[b], labels[b] = make_clip(patients[rng.integers(len(patients))], frames, rng)
-        if rng.random() < config.burst_share:
-            _add_burst(images[b], presence[b], rng)
-    return Batch(images, labels, presence)
-
-
-def _add_burst(
-    images_THW: NDArray[np.float32], presence_T: NDArray[np.float32], rng: Generator
-) -> None:
-    frames = images_THW.shape[0]
-    if frames == 1:
-        kind = int(rng.integers(1, CORRUPTIONS))
-        images_THW[0] = corrupt(images_THW[0], kind, rng)
-        return
-    first = int(rng.integers(1, frames))
-    last = min(frames, first + int(rng.integers(1, 5)))
-    kind = int(rng.integers(0, CORRUPTIONS))
-    for t in range(first, last):
-        images_THW[t] = corrupt(images_THW[t], kind, rng)
-        if kind == 0:
-            presence_T[t] = 0.0

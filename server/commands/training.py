@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from model.base import AlphaRule, ImportedWeights, import_checkpoint
-from model.config import ModelConfig
 from model.training.config import TrainConfig
 from model.training.export import ship
 from model.training.loop import train
@@ -13,7 +12,8 @@ from server.commands.terminal import Terminal
 def run_training(config: Path, out: Path, terminal: Terminal) -> Path:
     """Train, or go on with the run in ``out``, as a TOML file says."""
     terminal.say(f"Training as {config} says; log.jsonl and checkpoint.pt go to {out}")
-    checkpoint = train(TrainConfig.read(config), ModelConfig(), out)
+    settings = TrainConfig.read(config)
+    checkpoint = train(settings, settings.shape(), out)
     terminal.say(f"Done: {checkpoint}")
     return checkpoint
 

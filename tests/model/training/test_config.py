@@ -24,7 +24,9 @@ def test_a_file_of_settings_is_read_and_the_rest_are_defaults(tmp_path: Path) ->
 def test_what_is_saved_beside_the_weights_reads_back_the_same(
     tmp_path: Path, data: str, start: str, rate: float, freeze: bool
 ) -> None:
-    config = TrainConfig(data, start=start, learning_rate=rate, freeze_norm=freeze, seed=-3)
+    config = TrainConfig(
+        data, start=start, learning_rate=rate, freeze_norm=freeze, seed=-3, widths=(8, 8, 16, 24)
+    )
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
     assert TrainConfig.read(path) == config
@@ -55,6 +57,14 @@ def test_a_whole_number_is_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ('data = "a"\nema_decay = -0.1', "ema_decay"),
         ('data = "a"\nlearning_rate = nan', "learning_rate"),
         ('data = "a"\nlearning_rate = inf', "learning_rate"),
+        ('data = "a"\nwidths = [8, 8, 8]', "widths"),
+        ('data = "a"\nwidths = [8, 8, 8, 1.5]', "widths"),
+        ('data = "a"\nwidths = "8, 8, 8, 8"', "widths"),
+        ('data = "a"\nnetwork_size = 100', "network_size"),
+        ('data = "a"\ndevice = "tpu"', "cpu, cuda"),
+        ('data = "a"\nfolds = 2\nfold = 2', "fold"),
+        ('data = "a"\nworkers = 0', "workers"),
+        ('data = "a"\nsoft_share = -0.5', "soft_share"),
         ('data = "a', "cannot read"),
     ],
 )

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork
 from model.training import loop
-from model.training.clips import Still, read_patients
+from model.training.clips import Patient, Still, read_patients
 from model.training.config import TrainConfig
 from model.training.loop import (
     Run,
@@ -326,3 +327,34 @@ def test_validation_scores_each_structure_and_leaves_out_what_nobody_sees(
     assert scores["atrium_ed"] == 0.0
     assert scores["lv_es"] == scores["myocardium_es"] == 0.0
     assert "atrium_es" not in scores
+
+
+def test_processes_prepare_the_same_batches_as_a_thread(
+    config: TrainConfig, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    alone = train(config, tiny_config, tmp_path / "alone")
+    together = train(replace(config, workers=2), tiny_config, tmp_path / "together")
+    assert_equal_checkpoints(alone, together)
+
+
+def test_a_fold_is_left_out(
+    config: TrainConfig, tiny_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set[str]()
+
+    def spy(patients: list[Patient], *others: Any) -> Batch:
+        seen.update(patient.name for patient in patients)
+        return make_batch(patients, *others)
+
+    monkeypatch.setattr(loop, "make_batch", spy)
+    train(replace(config, steps=1, folds=2, fold=0), tiny_config, tmp_path)
+    assert seen == {"patient0002"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_named(
+    config: TrainConfig, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="cuda"):
+        train(replace(config, device="cuda"), tiny_config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,8 @@ from model.training.synthesis import (
     corrupt,
     make_batch,
     make_negative,
-    random_grid,
+    random_corruption,
+    random_view,
 )
 
 CONFIG = TrainConfig("data", batch=6, clip_frames=4, seed=3)
@@ -111,7 +112,7 @@ def test_a_corrupted_frame_is_an_image_unlike_the_clean_one(kind: int) -> None:
     clean = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     clean[:, :8] = 0.0
     for seed in range(5):
-        bad = corrupt(clean, kind, np.random.default_rng(seed))
+        bad = corrupt(clean, random_corruption(kind, np.random.default_rng(seed)))
         assert bad.shape == clean.shape
         assert bad.dtype == np.float32
         assert 0.0 <= bad.min() <= bad.max() <= 1.0
@@ -129,7 +130,7 @@ def test_a_look_is_gamma_gain_and_offset_on_lit_pixels_alone() -> None:
 
 def test_random_views_stay_near_the_working_grid() -> None:
     for seed in range(30):
-        grid = random_grid(np.random.default_rng(seed), 96)
+        grid = random_view(np.random.default_rng(seed), 96).grid(96)
         assert grid.shape == (96, 96, 2)
         assert grid.dtype == np.float32
         # shifts of at most 8 % about the middle, and elastic bumps of a few pixels
