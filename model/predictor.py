@@ -98,7 +98,7 @@ class Predictor:
 
         Args:
             frame: the next frame of the session.
-            state: what the session's frames before left behind; left alone.
+            state: what the session's frames before left behind; see ``Backend.step``.
 
         Raises:
             FrameError: the frame's size is not the session's, or the declared region lies outside.

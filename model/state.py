@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,31 +28,66 @@ class StateSpec:
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Held(Protocol):
+    """Arrays that are kept where they are used, such as a GPU's memory."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is finite."""
+
+    def fetch(self) -> tuple[NDArray[np.float32], ...]:
+        """Copy them here.
+
+        Raises:
+            StateError: they are gone.
+        """
+
+
 class MemoryState:
-    """One session's recurrent state.
+    """One session's recurrent state; it never changes."""
 
-    Attributes:
-        spec: names and shapes.
-        arrays: float32, one an entry of ``spec``, batch axis of size 1 in front.
-    """
+    __slots__ = ("_arrays", "held", "spec")
 
-    spec: StateSpec
-    arrays: tuple[NDArray[np.float32], ...]
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        spec: StateSpec,
+        arrays: tuple[NDArray[np.float32], ...] | None = None,
+        *,
+        held: Held | None = None,
+    ) -> None:
         """Check shapes and types once.
+
+        Args:
+            spec: names and shapes.
+            arrays: float32, one an entry of ``spec``, batch axis of size 1 in front.
+            held: instead of arrays, what keeps them.
 
         Raises:
             StateError: an array is not what the spec says.
         """
-        if len(self.arrays) != len(self.spec.names):
-            raise StateError(f"{len(self.arrays)} arrays for {len(self.spec.names)} state names")
-        for name, shape, array in zip(self.spec.names, self.spec.shapes, self.arrays, strict=True):
+        self.spec = spec
+        self.held = held
+        self._arrays = arrays or ()
+        if held is None:
+            self._check()
+
+    def _check(self) -> None:
+        if len(self._arrays) != len(self.spec.names):
+            raise StateError(f"{len(self._arrays)} arrays for {len(self.spec.names)} state names")
+        for name, shape, array in zip(self.spec.names, self.spec.shapes, self._arrays, strict=True):
             if array.shape != shape or array.dtype != np.float32:
                 raise StateError(
                     f"state {name!r} must be float32 {shape}, got {array.dtype} {array.shape}"
                 )
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """In the order of ``spec``, fetched from where they are held.
+
+        Raises:
+            StateError: they were held elsewhere, and are gone.
+        """
+        return self._arrays if self.held is None else self.held.fetch()
 
     @classmethod
     def zeros(cls, spec: StateSpec) -> "MemoryState":
@@ -64,6 +100,8 @@ class MemoryState:
 
     def is_finite(self) -> bool:
         """Whether every number is finite."""
+        if self.held is not None:
+            return self.held.is_finite
         return all(bool(np.isfinite(array).all()) for array in self.arrays)
 
     def to_bytes(self, model_sha256: str) -> bytes:

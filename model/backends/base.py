@@ -34,7 +34,7 @@ class Backend(Protocol):
 
         Args:
             image_11HW: grey values in [0, 1].
-            state: left alone.
+            state: left alone, save one that is held on a device, which the step uses up.
 
         Returns:
             probabilities_NHW in [0, 1], presence in [0, 1], and the next state.

@@ -25,6 +25,8 @@ BackendName = Literal["auto", "openvino", "onnxruntime", "torch"]
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 GPU_ROWS = 8
 """Sessions a run on a GPU takes; one shape, so that neighbours change no bit of an answer."""
+GPU_SLOTS = 256
+"""Sessions whose state stays on a GPU; 53 KiB each."""
 
 TRIAL_S = 0.25
 WORTH_WHILE = 1.05
@@ -197,5 +199,12 @@ def _make_torch(model: ModelInfo, threads: int, precision: str | None) -> tuple[
     if not has_cuda():
         made = TorchBackend(parameters, model.config, threads=threads, precision=found)
         return made, found
-    shared = TorchBackend(parameters, model.config, rows=GPU_ROWS, device="cuda", precision=found)
+    shared = TorchBackend(
+        parameters,
+        model.config,
+        rows=GPU_ROWS,
+        slots=GPU_SLOTS,
+        device="cuda",
+        precision=found,
+    )
     return Batching(shared), found

@@ -1,13 +1,11 @@
 """The step in torch: the reference on a CPU; on a GPU with CUDA graphs and several sessions a run.
 
-A run works on a fixed number of rows, one a session. All rows live in memory that is reserved
-once, and is zero before the first frame and wherever a row has no session; nothing of a session
-stays in it between two runs.
+A run works on a fixed number of rows, one a session, or on the smallest of some numbers that holds
+its sessions. Where states are between two runs, see ``model.backends.slots``.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -15,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backends.base import Step
+from model.backends.slots import Slots
 from model.config import ModelConfig
 from model.errors import WeightsError
-from model.frame import STRUCTURES
 from model.network import LiveNetwork, NetworkState
 from model.state import MemoryState, StateSpec
 
@@ -28,13 +27,30 @@ Precision = Literal["f32", "bf16"]
 
 STATE_NAMES = ("memory", "sensory")
 
-WARM_UP_RUNS = 3
-"""CUDA wants some before a capture; they run on rows of zeros and nobody keeps their answer."""
-
 
 def has_cuda() -> bool:
     """Whether torch finds a GPU."""
     return torch.cuda.is_available()
+
+
+def make_fast(network: nn.Module, precision: Precision) -> None:
+    """Change a network on a GPU so that its convolutions run fast, and the same ones every time.
+
+    float32 is float32 from here on in the whole process: TensorFloat-32 would round convolutions
+    to ten bits.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            match list(child.children()):
+                case [nn.Conv2d() as convolution, nn.BatchNorm2d() as norm]:
+                    setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+    if precision == "bf16":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                weight = module.weight.data
+                module.weight.data = weight.to(torch.bfloat16, memory_format=torch.channels_last)
 
 
 class TorchBackend:
@@ -44,6 +60,9 @@ class TorchBackend:
         parameters: the network's parameters (safetensors).
         config: its shape.
         rows: sessions a run can take; what the other rows hold changes no bit of a row's answer.
+            Of several numbers the smallest that holds a run's sessions is taken: a smaller run is
+            sooner done, but the last bits of an answer depend on its size.
+        slots: sessions whose state stays on the device; others' goes there and back every frame.
         threads: processor threads, where the network runs on the processor.
         device: ``cpu`` or ``cuda``.
         precision: of convolutions and products; states are kept in float32 in any case.
@@ -55,35 +74,39 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but two have a default)
         self,
         parameters: Path,
         config: ModelConfig,
         *,
-        rows: int = 1,
+        rows: int | Sequence[int] = 1,
+        slots: int = 0,
         threads: int = 1,
         device: str = "cpu",
         precision: Precision = "f32",
         uses_graph: bool = True,
     ) -> None:
-        self.rows = rows
+        sizes = (rows,) if isinstance(rows, int) else tuple(rows)
+        self.rows = max(sizes)
         self._threads = threads
         self._precision = precision
         self._device = torch.device(device)
-        self._network = _load(parameters, config).to(self._device)
-        empty = self._network.initial_state(1)
-        self.spec = StateSpec(STATE_NAMES, tuple(tuple(part.shape) for part in empty))
-        side = config.network_size
-        states = [(rows, *part.shape[1:]) for part in empty]
-        is_cuda = self._device.type == "cuda"
-        asked = [(rows, 1, side, side), *states]
-        answered = [(rows, len(STRUCTURES), side, side), (rows,), *states]
-        self._staged = [torch.zeros(shape, pin_memory=is_cuda) for shape in asked]
-        self._inputs = [torch.zeros(shape, device=self._device) for shape in asked]
-        self._answers = [torch.zeros(shape, pin_memory=is_cuda) for shape in answered]
-        self._lock = Lock()
-        with torch.inference_mode():
-            self._graph = self._record() if is_cuda and uses_graph else None
+        network = _load(parameters, config)
+        self.spec = StateSpec(
+            STATE_NAMES, tuple(tuple(part.shape) for part in network.initial_state(1))
+        )
+        self._network = network.to(self._device)
+        if self._device.type == "cuda":
+            make_fast(self._network, precision)
+        self._slots = Slots(
+            self._step,
+            self.spec,
+            config.network_size,
+            count=slots,
+            sizes=sizes,
+            device=self._device,
+            uses_graph=uses_graph,
+        )
 
     def step(self, image_11HW: NDArray[np.float32], state: MemoryState) -> Step:
         """See ``Backend.step``."""
@@ -93,76 +116,23 @@ class TorchBackend:
         """Run one frame of each of up to ``self.rows`` sessions.
 
         Args:
-            rows: image_11HW and state of each session.
+            rows: image_11HW and state of each session; one that was answered by a backend with
+                slots is used up.
 
         Returns:
             What ``Backend.step`` answers, for each.
         """
-        with self._lock, torch.inference_mode():
+        if self._device.type == "cpu":
             # A calling thread has a number of its own, and the number shows in the last bits.
             torch.set_num_threads(self._threads)
-            try:
-                self._fill(rows)
-                for answer, output in zip(self._answers, self._run(), strict=True):
-                    answer.copy_(output, non_blocking=True)
-                self._wait()
-                return [self._answer(row) for row in range(len(rows))]
-            finally:
-                self._clear()
+        return self._slots.run(rows)
 
-    def _fill(self, rows: Sequence[tuple[NDArray[np.float32], MemoryState]]) -> None:
-        for row, (image_11HW, state) in enumerate(rows):
-            for staged, array in zip(self._staged, (image_11HW, *state.arrays), strict=True):
-                staged[row] = torch.from_numpy(array[0])
-        for there, staged in zip(self._inputs, self._staged, strict=True):
-            there.copy_(staged, non_blocking=True)
-
-    def _wait(self) -> None:
-        """Wait until the answers are there."""
-        if self._device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
-
-    def _clear(self) -> None:
-        """Leave nothing of a session behind."""
-        for memory in (*self._staged, *self._inputs, *self._answers):
-            memory.zero_()
-
-    def _run(self) -> Sequence[Tensor]:
-        if self._graph is None:
-            return self._step()
-        graph, outputs = self._graph
-        graph.replay()
-        return outputs
-
-    def _step(self) -> tuple[Tensor, ...]:
-        image_B1HW, *state = self._inputs
+    def _step(self, image_B1HW: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         is_reduced = self._precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_reduced):
             output, after = self._network.step(image_B1HW, NetworkState(*state))
         probabilities_BNHW = output.logits_BNHW.float().softmax(dim=1)[:, 1:]
         return probabilities_BNHW, torch.sigmoid(output.presence_B.float()), *after
-
-    def _record(self) -> tuple["torch.cuda.CUDAGraph", tuple[Tensor, ...]]:
-        """Record a run; see WARM_UP_RUNS."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP_RUNS):
-                self._step()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = self._step()
-        return graph, outputs
-
-    def _answer(self, row: int) -> Step:
-        probabilities_BNHW, presence_B, *state = (each.numpy() for each in self._answers)
-        arrays = tuple(part[row : row + 1].copy() for part in state)
-        return (
-            probabilities_BNHW[row].copy(),
-            float(presence_B[row]),
-            MemoryState(self.spec, arrays),
-        )
 
 
 def _load(parameters: Path, config: ModelConfig) -> LiveNetwork:

@@ -23,14 +23,6 @@ from model.state import MemoryState, StateSpec
 
 SIDE = 48
 ROWS = 4
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
-    ),
-]
-
 Answer = tuple[NDArray[np.float32], float, MemoryState]
 
 
@@ -133,67 +125,6 @@ def test_a_step_leaves_its_inputs_alone_and_keeps_none_of_its_answers(
     backend.step(image(4), first[2])
     assert bits(first) == told
     assert all(np.array_equal(a, b) for a, b in zip(kept, before.arrays, strict=True))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_making_a_backend_advances_nobodys_memory(
-    tiny_weights: Path, config: ModelConfig, device: str
-) -> None:
-    parameters = tiny_weights / "tiny.safetensors"
-    made = TorchBackend(parameters, config, rows=ROWS, device=device)
-    plain = TorchBackend(parameters, config, rows=ROWS, device=device, uses_graph=False)
-    first = stream(made.step, made.spec, 3, seed=2)
-    assert list(map(bits, first)) == list(map(bits, stream(plain.step, plain.spec, 3, seed=2)))
-    assert list(map(bits, first)) == list(map(bits, stream(made.step, made.spec, 3, seed=2)))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("fill", [0.5, np.nan, 1e30])
-def test_whatever_a_neighbour_holds_changes_no_bit(
-    tiny_weights: Path, config: ModelConfig, device: str, fill: float
-) -> None:
-    backend = TorchBackend(tiny_weights / "tiny.safetensors", config, rows=ROWS, device=device)
-    mine: Row = (image(1), state(backend.spec, 1))
-
-    def crowd(value: float) -> list[Row]:
-        arrays = tuple(np.full(shape, value, np.float32) for shape in backend.spec.shapes)
-        images = np.full((1, 1, SIDE, SIDE), value, np.float32)
-        return [(images, MemoryState(backend.spec, arrays))] * (ROWS - 1)
-
-    for place in range(ROWS):
-        quiet, loud = crowd(0.0), crowd(fill)
-        expected = backend.step_rows([*quiet[:place], mine, *quiet[place:]])[place]
-        found = backend.step_rows([*loud[:place], mine, *loud[place:]])[place]
-        assert bits(found) == bits(expected)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_rows_without_a_session_hold_zeros_and_poison_in_them_changes_no_bit(
-    tiny_weights: Path, config: ModelConfig, device: str
-) -> None:
-    backend = TorchBackend(tiny_weights / "tiny.safetensors", config, rows=ROWS, device=device)
-    mine: Row = (image(1), state(backend.spec, 1))
-    expected = bits(backend.step(*mine))
-    buffers = [*backend._staged, *backend._inputs, *backend._answers]
-    assert all(not buffer.any() for buffer in buffers)
-    for buffer in buffers:
-        buffer.fill_(float("nan"))
-    assert bits(backend.step(*mine)) == expected
-    assert all(not buffer.any() for buffer in buffers)
-
-
-def test_a_failing_run_leaves_nothing_of_a_session_behind(
-    tiny_weights: Path, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backend = TorchBackend(tiny_weights / "tiny.safetensors", config, rows=ROWS)
-    mine: Row = (image(1), state(backend.spec, 1))
-    expected = bits(backend.step(*mine))
-    with monkeypatch.context() as patch:
-        patch.setattr(backend, "_run", lambda: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            backend.step(*mine)
-    assert not any(buffer.any() for buffer in (*backend._staged, *backend._inputs))
-    assert bits(backend.step(*mine)) == expected
 
 
 class RowsOfSums:
