@@ -39,7 +39,8 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: Playwright holds the thread's event loop, which other tests run.
+@pytest.fixture(scope="module")
 def browser(captured: Path) -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not on the path")

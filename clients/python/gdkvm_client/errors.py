@@ -40,9 +40,10 @@ class InputError(GdkvmError):
 
     codes = frozenset(
         {
-            "bad_frame", "bad_measurement", "bad_request", "credit_overrun", "hello_expected",
-            "malformed_message", "method_not_allowed", "undecodable_frame", "unknown_message",
-            "unknown_model", "unsupported_codec", "wrong_size",
+            "another_study", "bad_frame", "bad_measurement", "bad_request", "cannot_deidentify",
+            "credit_overrun", "hello_expected", "malformed_message", "method_not_allowed",
+            "not_acceptable", "undecodable_frame", "unknown_message", "unknown_model",
+            "unsupported_codec", "unsupported_media_type", "wrong_size",
         }
     )  # fmt: skip
 
@@ -68,7 +69,7 @@ class ClipRefusedError(GdkvmError):
 class UnauthorizedError(GdkvmError):
     """No key, an unknown one, or a request from where none is allowed."""
 
-    codes = frozenset({"foreign_page", "unauthorized"})
+    codes = frozenset({"forbidden", "foreign_page", "unauthorized"})
 
 
 class NotFoundError(GdkvmError):
@@ -86,7 +87,7 @@ class NotFinishedError(GdkvmError):
 class BusyError(GdkvmError):
     """Full, going away or out of room: try later or elsewhere."""
 
-    codes = frozenset({"draining", "full", "storage_full"})
+    codes = frozenset({"draining", "full", "storage_full", "store_unavailable"})
 
 
 class SessionLostError(GdkvmError):
