@@ -3,8 +3,9 @@
 For research use only.
 """
 
+from gdkvm_client.async_clips import AsyncClips
 from gdkvm_client.blocking import stream_blocking
-from gdkvm_client.clips import ClipBeat, ClipFrame, ClipResult, Clips, Job
+from gdkvm_client.clips import Clips
 from gdkvm_client.errors import (
     BadAnswerError,
     BusyError,
@@ -32,9 +33,11 @@ from gdkvm_client.messages import (
     Summary,
     Ventricle,
 )
+from gdkvm_client.results import ClipBeat, ClipFrame, ClipResult, Job
 from gdkvm_client.stream import Event, StreamClient, stream
 
 __all__ = [
+    "AsyncClips",
     "BadAnswerError",
     "Beat",
     "BusyError",
