@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,6 +21,8 @@ from model import (
 BEATS_KEPT = 512
 """Beats that a summary can tell of: six minutes at 85 a minute."""
 
+Correct = Callable[[int, Mask], Mask]
+"""Gives the mask of the frame of a seq as it is to be measured."""
 
 _BEAT_FIELDS = tuple(field.name for field in fields(Beat))
 
@@ -51,6 +54,7 @@ class Analysis:
         predictor: Predictor,
         region: Region | None = None,
         spacing_mm: tuple[float, float] | None = None,
+        correct: Correct | None = None,
     ) -> None:
         """Begin a view.
 
@@ -58,9 +62,11 @@ class Analysis:
             predictor: the network.
             region: box that holds the ultrasound image, None to find it by content.
             spacing_mm: row and column size of a pixel, None where unknown.
+            correct: draws over the mask of a frame before it is measured.
         """
         self._predictor = predictor
         self._spacing_mm = spacing_mm
+        self._correct = correct
         self._state = predictor.start(region, spacing_mm)
         self._tracker = BeatTracker()
         self._beats: dict[int, Beat] = {}
@@ -81,9 +87,12 @@ class Analysis:
         Raises:
             FrameError: it is of another size than the frames before.
             StateError: the network's answer is not finite.
+            MeasurementError: a correction cannot be measured.
         """
         started_s = time.perf_counter()
         mask, self._state = self._predictor.step(frame, self._state)
+        if self._correct is not None:
+            mask = self._correct(frame.seq, mask)
         inferred_s = time.perf_counter()
         reading = measure_frame(mask, self._spacing_mm)
         beats = self._tracker.push(frame.seq, frame.time_us, reading)

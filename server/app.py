@@ -34,6 +34,7 @@ from server.routes.access import access_routes
 from server.routes.biplane import biplane_routes
 from server.routes.clips import clip_routes
 from server.routes.dicomweb import dicomweb_routes
+from server.routes.edits import edit_routes
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
 from server.routes.pictures import picture_routes
@@ -108,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
     app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
     app.include_router(picture_routes(parts.store))
+    app.include_router(edit_routes(parts.store))
     app.include_router(biplane_routes(parts.store))
     app.include_router(result_routes(parts.store))
     app.include_router(schema_routes())

@@ -16,7 +16,7 @@ from server.export.capture import write_capture
 from server.export.deidentify import Deidentifier
 from server.export.objects import Maker, write_object
 from server.export.origin import Origin, read_origin
-from server.export.overlay import picture_at, write_overlay
+from server.export.overlay import Findings, picture_at, write_overlay
 from server.export.segmentation import Masks, SegmentationType, make_segmentation
 from server.export.structured import Template, chosen_beat, make_report
 from server.export.summary import About, write_summary
@@ -48,6 +48,12 @@ class Material:
     limits: IngestLimits | None = None
     deidentifier: Deidentifier | None = None
 
+    @property
+    def findings(self) -> Findings:
+        """What was found; without who corrected it where the patient is taken out."""
+        findings = self.study.findings
+        return findings if self.deidentifier is None else findings.without_names()
+
     def masks(self) -> Masks:
         """The label maps."""
         return Masks(self.labels, self.study.size)
@@ -59,7 +65,8 @@ class Material:
     def maker(self) -> Maker:
         """What DICOM objects say of their making."""
         software = version("gdkvm-live")
-        return Maker(self.origin(), self.model, software, datetime.now(UTC))
+        now, revision = datetime.now(UTC), self.study.findings.revision
+        return Maker(self.origin(), self.model, software, now, revision)
 
     @contextmanager
     def frames(self) -> Iterator[Iterable[Frame]]:
@@ -102,7 +109,7 @@ def write_structured(path: Path, material: Material, template: Template) -> None
     Raises:
         NotAvailableError: the clip was no DICOM file.
     """
-    made = make_report(material.study.findings, material.maker(), template)
+    made = make_report(material.findings, material.maker(), template)
     if material.deidentifier is not None:
         material.deidentifier.apply(made)
     write_object(path, made)
@@ -115,7 +122,7 @@ def write_secondary_capture(path: Path, material: Material) -> None:
         DeidentifyError: where the fan is cannot be told.
     """
     with material.frames() as frames:
-        findings = material.study.findings
+        findings = material.findings
         write_capture(path, frames, findings, material.maker(), material.deidentifier)
 
 
@@ -126,7 +133,7 @@ def write_film(path: Path, material: Material) -> None:
         DeidentifyError: where the fan is cannot be told.
     """
     with material.frames() as frames:
-        write_overlay(path, frames, material.study.findings)
+        write_overlay(path, frames, material.findings)
 
 
 def write_still(path: Path, material: Material) -> None:
@@ -135,7 +142,7 @@ def write_still(path: Path, material: Material) -> None:
     Raises:
         DeidentifyError: where the fan is cannot be told.
     """
-    findings = material.study.findings
+    findings = material.findings
     with material.frames() as frames:
         picture = picture_at(frames, findings, _instant(material.study))
     path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1].tobytes())
@@ -166,7 +173,7 @@ def write_report(path: Path, material: Material) -> None:
         clip_uid=masking.uid(uid) if masking and uid else uid,
     )
     with material.frames() as frames:
-        write_summary(path, frames, material.study.findings, about)
+        write_summary(path, frames, material.findings, about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +200,8 @@ ARTEFACTS: dict[str, Artefact] = {
     "overlay.mp4": Artefact(write_film),
     "still.png": Artefact(write_still),
     "report.html": Artefact(write_report),
-    "frames.csv": Artefact(
-        lambda path, it: write_table(path, it.study.findings), names_patient=False
-    ),
-    "masks.json": Artefact(
-        lambda path, it: write_coco(path, it.masks(), it.study.findings), True, False
-    ),
+    "frames.csv": Artefact(lambda path, it: write_table(path, it.findings), names_patient=False),
+    "masks.json": Artefact(lambda path, it: write_coco(path, it.masks(), it.findings), True, False),
 }
 """By the name of the file; `anonymous_name` gives that of the one without the patient."""
 

@@ -221,6 +221,18 @@ class NotAvailableError(RequestError):
     code = "not_available"
 
 
+class EditError(RequestError):
+    """An outline that no ventricle, wall or atrium can have, or a frame that is not there."""
+
+    code = "bad_edit"
+
+
+class StaleError(RequestError):
+    """A correction of a result that somebody corrected meanwhile."""
+
+    code = "stale_revision"
+
+
 class DeidentifyError(RequestError):
     """A picture that may show who the patient is, and no way to tell where."""
 
@@ -330,6 +342,8 @@ class WireCodes:
         "not_found": 404,
         "not_available": 404,
         "cannot_deidentify": 422,
+        "bad_edit": 422,
+        "stale_revision": 412,
         "not_finished": 409,
         "storage_full": 507,
         "full": 503,

@@ -2,16 +2,17 @@
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model import STRUCTURES, Beat, EjectionFraction, Frame, Predictor, to_source_labels
-from server.analysis import Analysis
+from server.analysis import Analysis, Correct
+from server.edits import Edit
 from server.errors import EngineError
 from server.export.overlay import Findings, MeasuredFrame, write_overlay
 from server.export.pictures import write_pictures
@@ -39,6 +40,13 @@ class Study:
     findings: Findings
     size: tuple[int, int]
 
+    def with_edits(self, edits: Sequence[Edit]) -> "Study":
+        """The same, telling of the corrections that it was made with."""
+        findings = replace(self.findings, edits=edits)
+        trail = [edit.to_json() for edit in edits]
+        document = {**self.document, "revision": findings.revision, "edits": trail}
+        return replace(self, document=document, findings=findings)
+
 
 def analyse_clip(
     path: Path,
@@ -48,6 +56,7 @@ def analyse_clip(
     limits: IngestLimits | None = None,
     progress: Progress | None = None,
     labels: list[bytes] | None = None,
+    correct: Correct | None = None,
 ) -> Study:
     """Segment and measure every frame of a clip as the live stream would.
 
@@ -58,6 +67,7 @@ def analyse_clip(
         limits: bounds of what is read.
         progress: told frames done and in all (None: unknown); may raise to stop.
         labels: filled with one deflated label map a frame, where given.
+        correct: draws over the mask of a frame before it is measured.
 
     Raises:
         IngestError: what is wrong with the file.
@@ -65,7 +75,7 @@ def analyse_clip(
     """
     frames: list[MeasuredFrame] = []
     with open_clip(path, limits) as clip:
-        analysis = Analysis(predictor, clip.sight, clip.spacing_mm)
+        analysis = Analysis(predictor, clip.sight, clip.spacing_mm, correct)
         for frame in clip.frames:
             finding = analysis.step(clip.seen(frame))
             frames.append(MeasuredFrame(frame.seq, frame.time_us, finding.reading))
@@ -109,6 +119,8 @@ def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[st
         "beats": [_beat(beat) for beat in findings.beats],
         **measures_of(clip, findings),
         "frames": [_frame(frame) for frame in findings.frames],
+        "revision": 0,
+        "edits": [],
         "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
     }
 

@@ -18,10 +18,10 @@ TREE = {
         "base", "weights", "backends", "predictor", "measure", "__init__", "training",
     ),
     "server": (
-        "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "ingest", "export",
-        "payload", "masks", "measures", "snapshots", "analysis", "answers", "session", "schedule",
-        "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts", "clips",
-        "dicomweb", "access", "audit", "guard", "routes", "app", "commands", "cli",
+        "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",
+        "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
+        "schedule", "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts",
+        "clips", "dicomweb", "access", "audit", "guard", "routes", "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""

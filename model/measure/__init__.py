@@ -2,6 +2,7 @@
 
 from model.measure.beats import Beat
 from model.measure.biplane import Biplane, ViewDisks, measure_biplane, view_disks
+from model.measure.correction import Drawn, correct_mask
 from model.measure.ejection import EjectionFraction
 from model.measure.figures import Figure, derive_figures
 from model.measure.instant import measure_frame
@@ -15,6 +16,7 @@ __all__ = [
     "Beat",
     "BeatTracker",
     "Biplane",
+    "Drawn",
     "EjectionFraction",
     "Figure",
     "Quality",
@@ -24,6 +26,7 @@ __all__ = [
     "ViewDisks",
     "biplane_volume_ml",
     "compare_r_waves",
+    "correct_mask",
     "derive_figures",
     "measure_biplane",
     "measure_frame",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,8 @@ JobState = Literal["received", "queued", "running", "done", "failed"]
 
 UPLOAD, RESULT = "upload", "result.json"
 """Names of a clip's files: what came, and what the network found in it."""
+
+_REVISED = re.compile(rf"r([0-9]+)-{re.escape(RESULT)}")
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +34,7 @@ class Job:
         maker: what worked on it: the program's version and the weights' checksum.
         attempts: how often work on it was begun.
         size_bytes: of all its files.
+        revision: how often its outlines were corrected.
         finished: set once it is done or failed.
         making: files that are being made of it, by name.
     """
@@ -48,6 +52,7 @@ class Job:
     maker: str = ""
     attempts: int = 0
     size_bytes: int = 0
+    revision: int = 0
     finished_s: float | None = None
     is_deleted: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +79,33 @@ class Job:
             raise self.error
         if self.state != "done":
             raise NotFinishedError(f"the clip is {self.state}; ask again when it is done")
-        return self.folder / RESULT
+        return self.file(RESULT)
+
+    def file(self, name: str, revision: int | None = None) -> Path:
+        """Where a file that was made of the clip is; each revision has its own.
+
+        Args:
+            name: as clients know it.
+            revision: None for the one of now.
+        """
+        number = self.revision if revision is None else revision
+        return self.folder / (f"r{number}-{name}" if number else name)
+
+    def find_revision(self) -> None:
+        """Take up the last revision that is in the folder."""
+        found = (_REVISED.fullmatch(path.name) for path in self.folder.glob(f"r*-{RESULT}"))
+        self.revision = max((int(match[1]) for match in found if match), default=0)
+
+    def drop_older(self) -> None:
+        """Remove files of revisions before the last two; one may just be on its way to a client."""
+        gone = self.revision - 2
+        if gone < 0:
+            return
+        kept = {UPLOAD, RESULT}
+        for path in self.folder.iterdir():
+            is_old = path.name.startswith(f"r{gone}-") if gone else not _is_revised(path.name)
+            if is_old and path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any]:
         """What was found.
@@ -84,7 +115,8 @@ class Job:
             EchoError: why it failed.
         """
         document: dict[str, Any] = json.loads(self.result_file().read_bytes())
-        return document
+        # A result that was stored before there were corrections tells of none.
+        return {"revision": 0, "edits": [], **document}
 
     def to_json(self) -> dict[str, Any]:
         """What ``/v1/clips/{id}`` says."""
@@ -101,6 +133,10 @@ class Job:
             "study": self.study,
             "error": refusal,
         }
+
+
+def _is_revised(name: str) -> bool:
+    return re.match("r[0-9]+-", name) is not None
 
 
 def restored_error(code: str, message: str) -> EchoError:

@@ -135,6 +135,7 @@ def _job_of(row: dict[str, Any], folder: Path) -> Job:
     job.error = restored_error(*json.loads(error)) if error is not None else None
     if job.state == "running":
         job.state = "queued"
+    job.find_revision()
     if job.is_over:
         job.finished.set()
         job.progress = 1.0 if job.state == "done" else None

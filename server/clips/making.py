@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from model import Predictor
+from server.analysis import Correct
 from server.artefacts import ARTEFACTS, Material, anonymous_name
 from server.clips.job import Job
+from server.edits import Corrections, edits_of
 from server.errors import NotAvailableError
 from server.export.deidentify import Deidentifier
 from server.ingest import IngestLimits
@@ -40,10 +42,19 @@ class Source:
     progress: Progress
 
     def analyse(self, labels: list[bytes] | None = None) -> Study:
-        """Find all of it again, since results keep no pixel and no mask.
+        """Find all of it again as it was corrected, since results keep no pixel and no mask.
 
         Args:
             labels: filled with one deflated label map a frame, where given.
+
+        Raises:
+            NotAvailableError: the weights that found it are no longer here.
+        """
+        edits = edits_of(self.document)
+        return self.analyse_with(Corrections(edits).apply, labels).with_edits(edits)
+
+    def analyse_with(self, correct: Correct, labels: list[bytes] | None = None) -> Study:
+        """Find all of it again with other corrections, of which the answer does not tell.
 
         Raises:
             NotAvailableError: the weights that found it are no longer here.
@@ -54,7 +65,7 @@ class Source:
             )
         return analyse_clip(
             self.upload, self.predictor, view=self.view, limits=self.limits,
-            progress=self.progress, labels=labels,
+            progress=self.progress, labels=labels, correct=correct,
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model import Predictor
+from server.clips.editing import Wanted
 from server.clips.job import RESULT, Job
 from server.clips.ledger import Ledger
 from server.clips.retention import surplus
@@ -246,21 +247,44 @@ class ClipStore:
             StorageError: the disk is full.
         """
         job = self.job(identifier)
-        path = job.result_file().with_name(name)
+        job.result_file()
+        path = job.file(name)
         if not path.exists():
-            if name not in job.making:
-                job.making[name] = asyncio.create_task(self._make(job, name))
-            await asyncio.shield(job.making[name])
+            if path.name not in job.making:
+                job.making[path.name] = asyncio.create_task(self._make(job, name, path.name))
+            path = await asyncio.shield(job.making[path.name])
         if job.is_deleted:
             raise NotAvailableError("the clip was deleted")
         return path
 
-    async def _make(self, job: Job, name: str) -> Path:
+    async def _make(self, job: Job, name: str, key: str) -> Path:
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._maker, self._works.write, job, name)
         finally:
-            del job.making[name]
+            del job.making[key]
+
+    async def edit(self, identifier: str, wanted: Wanted) -> dict[str, Any]:
+        """Correct the outlines of one frame; all that follows from them is measured anew.
+
+        Corrections come one after the other, and never while a file is made.
+
+        Returns:
+            The result as it is now.
+
+        Raises:
+            NotFoundError: no such clip.
+            NotFinishedError: its result is not there yet.
+            StaleError: the result was corrected meanwhile.
+            EditError: the frame is not there, or the outlines are none.
+            MeasurementError: an outline cannot be measured.
+            NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
+            StorageError: the disk is full.
+        """
+        job = self.job(identifier)
+        job.result_file()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._maker, self._works.edit, job, wanted)
 
     async def delete(self, identifier: str) -> None:
         """Forget a clip and remove its files; work under way stops at its next frame.

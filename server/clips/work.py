@@ -5,12 +5,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from model import EchoError, Predictor
+from server.clips.editing import Wanted, edited
 from server.clips.job import RESULT, Job
 from server.clips.ledger import Ledger
 from server.clips.making import MAKERS, Source, source_of
@@ -182,22 +184,48 @@ class Works:
 
     def write(self, job: Job, name: str) -> Path:
         """Make a file whole, or none."""
-        path, part = job.folder / name, job.folder / f"part-{name}"
+        path, part = job.file(name), job.folder / f"part-{name}"
+        try:
+            with self._changing(job):
+                MAKERS[name](part, self._source(job))
+                part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def edit(self, job: Job, wanted: Wanted) -> dict[str, Any]:
+        """Correct a clip whole, or not at all; files of it as it was are not handed out any more.
+
+        Returns:
+            Its result from now on.
+
+        Raises:
+            EchoError: why it stays as it was.
+        """
+        with self._changing(job):
+            study = edited(self._source(job), wanted)
+            content = json.dumps(study.document).encode()
+            self._check_wanted(job)
+            write_whole(job.file(RESULT, job.revision + 1), content)
+            job.revision += 1
+            job.drop_older()
+        return study.document
+
+    @contextmanager
+    def _changing(self, job: Job) -> Iterator[None]:
+        """Add files to a clip that may be deleted at any moment."""
         try:
             self._room.check()
             with storage_errors():
-                MAKERS[name](part, self._source(job))
-                part.rename(path)
+                yield
             job.size_bytes = size_of(job.folder)
             self._ledger.save(job)
         except FileNotFoundError as error:
             self._check_wanted(job)
             raise EngineError("the files of this clip are gone; the fault is ours") from error
         finally:
-            part.unlink(missing_ok=True)
             if job.is_deleted:
                 remove(job.folder)
-        return path
 
     def _source(self, job: Job) -> Source:
         watch = self._watch(job)

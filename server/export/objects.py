@@ -34,12 +34,14 @@ class Maker:
         model: the weights.
         software: version of this program.
         made: now, with a time zone.
+        revision: how often outlines were corrected; each makes other objects.
     """
 
     origin: Origin | None
     model: ModelInfo
     software: str
     made: datetime
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def begin_object(kind: Kind, maker: Maker, reading: str = "") -> Dataset:
     made.SpecificCharacterSet = "ISO_IR 192"
     origin = maker.origin
     clip = (origin and origin.sop_instance_uid) or str(uuid.uuid4())
-    parts = (kind.name, clip, maker.model.sha256, maker.software, reading)
+    revision = [str(maker.revision)] if maker.revision else []
+    parts = (kind.name, clip, maker.model.sha256, maker.software, reading, *revision)
     made.SOPClassUID = kind.sop_class
     made.SOPInstanceUID = derived_uid("instance", *parts)
     made.SeriesInstanceUID = derived_uid("series", *parts)

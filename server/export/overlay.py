@@ -1,7 +1,7 @@
 """The overlay video of a clip: frames with outlines, the volume curve, the EF or why not."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Beat, EjectionFraction, Frame, Reading
+from server.edits import Edit
 from server.export.curve import Box, Mark, VolumeCurve
 from server.export.film import NOMINAL_FPS, open_film, starts_s
 from server.export.pen import NOTICE, PAGE, PANEL, SOFT, STRUCTURE_COLOURS, TEXT, Canvas, Pen
@@ -50,12 +51,23 @@ class Findings:
         beats: every beat in its last revision.
         ef: of the whole clip.
         view: such as "A4C", None where unknown.
+        edits: every correction of an outline, in order.
     """
 
     frames: Sequence[MeasuredFrame]
     beats: Sequence[Beat]
     ef: EjectionFraction
     view: str | None = None
+    edits: Sequence[Edit] = ()
+
+    @property
+    def revision(self) -> int:
+        """How often outlines were corrected."""
+        return self.edits[-1].revision if self.edits else 0
+
+    def without_names(self) -> "Findings":
+        """The same without who corrected outlines."""
+        return replace(self, edits=[edit.without_name() for edit in self.edits])
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,27 @@ class NormalRanges(_Part):
     ranges: list[NormalRange]
 
 
+class EditSideResult(_Part):
+    """A corrected frame, before or after."""
+
+    contours: dict[str, list[list[tuple[float, float]]]] | None = Field(
+        description="Outlines of (row, column) points; null where the network's own came back."
+    )
+    lv_area_px: float | None
+    ef_percent: float | None
+
+
+class EditResult(_Part):
+    """One correction of one frame."""
+
+    revision: int = Field(ge=1, description="Of the result that it led to.")
+    frame: int = Field(ge=0)
+    who: str | None = Field(description="Name of the API key; null where the server has none.")
+    time: str = Field(description="UTC, ISO 8601.")
+    before: EditSideResult
+    after: EditSideResult
+
+
 class ClipResult(_Part):
     """What was found in a clip. Percent is 0 to 100; what is unknown is null."""
 
@@ -131,6 +152,8 @@ class ClipResult(_Part):
     r_waves: RWavesResult | None = Field(description="Null where the file notes none.")
     normal_ranges: NormalRanges
     frames: list[FrameResult]
+    revision: int = Field(ge=0, description="How often outlines were corrected.")
+    edits: list[EditResult] = Field(description="Every correction, in order.")
     model: ModelPart
 
 

@@ -134,7 +134,7 @@ def _segment(
     segment = Dataset()
     segment.SegmentNumber = number
     segment.SegmentLabel = kind[2]
-    segment.SegmentAlgorithmType = "AUTOMATIC"
+    segment.SegmentAlgorithmType = "SEMIAUTOMATIC" if maker.revision else "AUTOMATIC"
     segment.SegmentAlgorithmName = f"{maker.model.name} {maker.model.version}"
     segment.SegmentedPropertyCategoryCodeSequence = [coded(*category)]
     segment.SegmentedPropertyTypeCodeSequence = [coded(*kind)]

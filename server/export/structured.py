@@ -43,7 +43,7 @@ from server.export.objects import (
     reference,
 )
 from server.export.overlay import Findings, MeasuredFrame
-from server.export.words import ef_lines, sentence
+from server.export.words import edits_in_words, ef_lines, sentence
 
 Template = Literal["5300", "1500"]
 
@@ -336,7 +336,8 @@ class _Writer:
         return [code("HAS ACQ CONTEXT", ("111031", "DCM", "Image View"), view)] if view else []
 
     def _remarks(self) -> str:
-        return f"{NOTICE} {sentence(self._findings.ef.reasons, 'Mind: ')}".strip()
+        mind = sentence(self._findings.ef.reasons, "Mind: ")
+        return " ".join(filter(None, (NOTICE, mind, edits_in_words(self._findings.edits))))
 
     def _remark_items(self) -> list[Dataset]:
         return [text("CONTAINS", _COMMENT, self._remarks())]

@@ -24,6 +24,7 @@ from server.ingest import WARNINGS
 _STYLE = (Path(__file__).parent / "summary.css").read_text(encoding="utf-8")
 _STILL_PX = 560
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 88]
+_NAMES = {"lv": "ventricle", "myocardium": "wall", "atrium": "atrium"}
 _STATES = {"pass": "measured", "warn": "measured, with care", "fail": "not measured"}
 _METHODS = {
     "single_beat": "one beat",
@@ -129,6 +130,7 @@ class _Page:
                 self._figures(pictures),
                 self._curves(),
                 self._beats(),
+                self._edits(),
                 self._quality(),
                 self._clip(),
                 self._method(),
@@ -161,8 +163,7 @@ class _Page:
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
         key = "".join(
-            f'<li><span class="{name}"></span>{words}</li>'
-            for name, words in (("lv", "ventricle"), ("myocardium", "wall"), ("atrium", "atrium"))
+            f'<li><span class="{name}"></span>{words}</li>' for name, words in _NAMES.items()
         )
         return f'<section class="stills">{"".join(shown)}<ul class="key">{key}</ul></section>'
 
@@ -232,6 +233,25 @@ class _Page:
             part + (f"no: {counts}" if beat.reasons else "sound"),
         ]
 
+    def _edits(self) -> str:
+        edits = self._findings.edits
+        if not edits:
+            return ""
+        heads = ("Correction", "Frame", "When", "Who", "Drawn", "Area, px", "EF, %")
+        rows = [
+            [
+                str(edit.revision),
+                str(edit.frame + 1),
+                edit.time.replace("T", " ").replace("+00:00", " UTC"),
+                edit.who or "-",
+                ", ".join(_NAMES[name] for name in edit.after.contours or ()) or "undone",
+                _change(edit.before.lv_area_px, edit.after.lv_area_px),
+                _change(edit.before.ef_percent, edit.after.ef_percent),
+            ]
+            for edit in edits
+        ]
+        return f"<section><h2>Corrections by hand</h2>{_table(heads, rows)}</section>"
+
     def _quality(self) -> str:
         frames = self._findings.frames
         states: Counter[str] = Counter(frame.reading.quality.state for frame in frames)
@@ -285,6 +305,10 @@ class _Page:
 
 def _rounded(value: float | None) -> str:
     return "-" if value is None else whole(value)
+
+
+def _change(before: float | None, after: float | None) -> str:
+    return f"{_rounded(before)} \u2192 {_rounded(after)}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

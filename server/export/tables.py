@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import STRUCTURES
+from server.edits import Edit, last_edits
 from server.export.objects import NOTICE, PRODUCT
 from server.export.overlay import Findings
 from server.export.segmentation import Masks
@@ -22,14 +23,19 @@ from server.export.segmentation import Masks
 COLUMNS = (
     "seq", "time_ms", "lv_area_px", "lv_area_cm2", "lv_length_cm", "lv_volume_ml",
     "lv_volume_index", "presence", "quality", "reasons", "event",
+    "edit", "edited_by", "edited_at",
 )  # fmt: skip
-"""Of frames.csv; what is unknown is empty, reasons are parted by spaces."""
+"""Of frames.csv; what is unknown is empty, reasons are parted by spaces.
+
+The last three tell of the correction that a frame's outlines are from: its revision, who and when.
+"""
 
 _GROUP_BITS, _MORE, _SIGN, _FIRST = 5, 0x20, 0x10, 48
 
 
 def write_table(path: Path, findings: Findings) -> None:
     """Write ``frames.csv``: one line a frame, COLUMNS at its head."""
+    edits = last_edits(findings.edits)
     events: dict[int, list[str]] = {}
     for beat in findings.beats:
         events.setdefault(beat.ed_seq, []).append("ED")
@@ -37,7 +43,7 @@ def write_table(path: Path, findings: Findings) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
-        for frame in findings.frames:
+        for index, frame in enumerate(findings.frames):
             lv, quality = frame.reading.lv, frame.reading.quality
             sizes = (
                 (None,) * 5
@@ -53,8 +59,13 @@ def write_table(path: Path, findings: Findings) -> None:
                     quality.state,
                     " ".join(quality.reasons),
                     " ".join(sorted(set(events.get(frame.seq, [])))),
+                    *_edit(edits.get(index)),
                 ]
             )
+
+
+def _edit(edit: Edit | None) -> tuple[str, str, str]:
+    return ("", "", "") if edit is None else (str(edit.revision), edit.who or "", edit.time)
 
 
 def _short(value: float | None) -> str:

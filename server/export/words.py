@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from server.edits import Edit, last_edits
+
 _REASONS = {
     # of an ejection fraction
     "no_frames": "no frame has been seen yet",
@@ -126,3 +128,16 @@ def quality_in_words(state: str, reasons: Sequence[str]) -> str:
     if state == "pass":
         return ""
     return sentence(reasons, "Not measured: " if state == "fail" else "With care: ")
+
+
+def edits_in_words(edits: Sequence[Edit]) -> str:
+    """Say which outlines a person drew; frames are counted from 1. Empty where there are none."""
+    last = last_edits(edits)
+    if not last:
+        return ""
+    frames = ", ".join(f"{frame + 1} ({_by(edit)})" for frame, edit in sorted(last.items()))
+    return f"Outlines were corrected by hand in frame {frames}."
+
+
+def _by(edit: Edit) -> str:
+    return f"{edit.who}, {edit.time}" if edit.who else edit.time

@@ -116,14 +116,21 @@ def add_results(router: APIRouter, store: ClipStore) -> None:
     """What was found in a clip."""
 
     @router.get("/{clip}/result")
-    async def result(clip: str) -> dict[str, Any]:
-        """The result of a clip."""
-        return store.result(clip)
+    async def result(clip: str, response: Response) -> dict[str, Any]:
+        """The result of a clip; its `ETag` rises with every correction."""
+        found = store.result(clip)
+        response.headers["ETag"] = tag_of(found)
+        return found
 
     @router.get("/{clip}/masks.npz")
     async def masks(clip: str) -> Response:
         """Label maps of all frames for numpy: `labels_THW`, `time_ms_T`, `structures`."""
         return FileResponse(await store.artefact(clip, "masks.npz"), media_type="application/zip")
+
+
+def tag_of(result: dict[str, Any]) -> str:
+    """The entity tag of a result: its revision."""
+    return f'"r{result["revision"]}"'
 
 
 _BODY = {

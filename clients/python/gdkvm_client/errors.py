@@ -40,10 +40,11 @@ class InputError(GdkvmError):
 
     codes = frozenset(
         {
-            "another_study", "bad_frame", "bad_measurement", "bad_request", "cannot_deidentify",
-            "credit_overrun", "hello_expected", "malformed_message", "method_not_allowed",
-            "not_acceptable", "undecodable_frame", "unknown_message", "unknown_model",
-            "unsupported_codec", "unsupported_media_type", "wrong_size",
+            "another_study", "bad_edit", "bad_frame", "bad_measurement", "bad_request",
+            "cannot_deidentify", "credit_overrun", "hello_expected", "malformed_message",
+            "method_not_allowed", "not_acceptable", "stale_revision", "undecodable_frame",
+            "unknown_message", "unknown_model", "unsupported_codec", "unsupported_media_type",
+            "wrong_size",
         }
     )  # fmt: skip
 
