@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -45,6 +46,9 @@ from server.settings import Settings
 from server.snapshots import Keeper, Seal, open_store
 from server.stream import FrameSocket, serve
 
+if TYPE_CHECKING:
+    from server.cstore.receiver import Receiver
+
 logger = logging.getLogger(__name__)
 
 ABOUT = (
@@ -68,6 +72,7 @@ class Parts:
     roster: Roster
     store: ClipStore
     keeper: Keeper | None
+    receiver: "Receiver | None"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,7 +87,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(watch_lag(parts.metrics))
         parts.store.start()
+        if parts.receiver is not None:
+            parts.receiver.start()
         yield
+        if parts.receiver is not None:
+            await asyncio.to_thread(parts.receiver.close)
         parts.store.leave()
         watch.cancel()
         with suppress(asyncio.CancelledError):
@@ -151,7 +160,22 @@ def build(settings: Settings) -> Parts:
     keeper = open_keeper(settings, metrics)
     roster = Roster(settings, engine, metrics, keeper)
     store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
-    return Parts(settings, metrics, engine, roster, store, keeper)
+    receiver = open_receiver(settings, store, metrics)
+    return Parts(settings, metrics, engine, roster, store, keeper, receiver)
+
+
+def open_receiver(settings: Settings, store: ClipStore, metrics: Metrics) -> "Receiver | None":
+    """Bind the port that a PACS sends to, where one is set.
+
+    Raises:
+        SettingsError: it cannot be bound.
+    """
+    if settings.dicom_port is None:
+        return None
+    # Only now: it would make every start slower, and a cart has no need of it.
+    from server.cstore.receiver import Receiver
+
+    return Receiver(settings, store, metrics)
 
 
 def open_keeper(settings: Settings, metrics: Metrics) -> Keeper | None:

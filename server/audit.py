@@ -65,6 +65,12 @@ class Record:
         return next((word for word in words if _OUR_NAME.fullmatch(word)), None)
 
 
+def note_instance(clip: str, count: int) -> None:
+    """Write a line for an instance that came by C-STORE."""
+    facts = {"action": "upload", "method": "C-STORE", "resource": clip, "received_bytes": count}
+    logger.info("audit", extra=facts)
+
+
 def action_of(method: str, path: str) -> str | None:
     """What a request under the scope of clips does: upload, download, edit, delete; else None."""
     steps = [step for step in path.split("/") if step]

@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 from model import EchoError
 from server.ingest.instance import Instance
 
+SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
 CLASS_NOT_SUPPORTED = 0x0122
 OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
 STUDY_DIFFERS = 0xA901
 CANNOT_UNDERSTAND = 0xC000
 SYNTAX_NOT_SUPPORTED = 0xC122

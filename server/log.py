@@ -66,6 +66,8 @@ def configure_logging(level: str, audit_file: Path | None = None) -> None:
             "loggers": {
                 "uvicorn": {"level": "WARNING" if level == "INFO" else level},
                 "uvicorn.access": {"level": "ERROR"},
+                # It tells identifiers and addresses; what matters is said by ours.
+                "pynetdicom": {"level": "CRITICAL"},
                 "server.audit": {
                     "level": "INFO",
                     "handlers": [name for name in handlers if name == "audit"],

@@ -104,6 +104,31 @@ class Settings(BaseSettings):
     study_max_bytes: PositiveInt = Field(
         default=4 << 30, description="Longest request that brings several clips."
     )
+    dicom_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of the C-STORE receiver; 0 takes any free one, none opens none.",
+    )
+    dicom_ae_title: str = Field(
+        default="GDKVM",
+        pattern=r"^[\x21-\x5b\x5d-\x7e]{1,16}$",
+        description="What the C-STORE receiver is called; other calls are refused.",
+    )
+    dicom_peers: str = Field(
+        default="",
+        description="Who may send, such as PACS@10.0.0.7,*@10.1.0.0/16; anybody where empty.",
+    )
+    dicom_associations: int = Field(
+        default=8, ge=1, le=256, description="Associations at once; the next one is refused."
+    )
+    dicom_tls: bool = Field(
+        default=False,
+        description="TLS for the C-STORE receiver, with the certificate of GDKVM_TLS_CERT_FILE.",
+    )
+    dicom_client_ca_file: Path | None = Field(
+        default=None, description="With TLS, the authority whose certificate a sender must have."
+    )
     max_clips: PositiveInt = Field(
         default=1000, description="Results kept, and clips that may wait; the oldest makes room."
     )
@@ -155,7 +180,20 @@ def load_settings(host: str | None = None, port: int | None = None) -> Settings:
         )
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
         raise SettingsError("GDKVM_TLS_CERT_FILE and GDKVM_TLS_KEY_FILE go together")
+    if settings.dicom_port is not None:
+        _check_dicom(settings)
     return settings
+
+
+def _check_dicom(settings: Settings) -> None:
+    has_authority = settings.dicom_tls and settings.dicom_client_ca_file is not None
+    if not settings.is_loopback() and not settings.dicom_peers and not has_authority:
+        raise SettingsError(
+            f"anybody could send to {settings.host}: set GDKVM_DICOM_PEERS, or GDKVM_DICOM_TLS "
+            "and GDKVM_DICOM_CLIENT_CA_FILE"
+        )
+    if settings.dicom_client_ca_file is not None and not settings.dicom_tls:
+        raise SettingsError("GDKVM_DICOM_CLIENT_CA_FILE needs GDKVM_DICOM_TLS")
 
 
 def check_names(names: list[str]) -> None:

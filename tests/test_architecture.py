@@ -21,14 +21,15 @@ TREE = {
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
         "schedule", "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts",
-        "clips", "dicomweb", "access", "audit", "guard", "routes", "app", "commands", "cli",
+        "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes", "app", "commands",
+        "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
 
 HOMES = {
     "pydicom": ("server/ingest/", "server/export/"),
-    "pynetdicom": ("server/ingest/", "server/export/"),
+    "pynetdicom": ("server/cstore/",),
     "highdicom": ("server/export/",),
     "fastapi": ("server/app.py", "server/routes/"),
     "starlette": (
@@ -48,7 +49,7 @@ HOMES = {
 
 EXTRAS = {
     "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib", "highdicom",
-    "scipy", "gdkvm_client", "redis",
+    "scipy", "gdkvm_client", "redis", "pynetdicom",
 }  # fmt: skip
 """What an installation for serving on a CPU may lack, so what may be imported late."""
 

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from server.errors import SettingsError, StorageError, storage_errors
@@ -64,6 +65,15 @@ class Room:
         with storage_errors():
             path.mkdir(mode=0o700)
         return path
+
+    def make_passing(self) -> Path:
+        """Make a folder that does not outlive the server, for what is no clip yet.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with storage_errors():
+            return Path(tempfile.mkdtemp(prefix=CLIP_PREFIX, dir=self.folder))
 
     def check(self, wanted_bytes: int = 0) -> None:
         """Refuse what would fill the disk before its first byte is written.

@@ -1,5 +1,6 @@
 """The server as a process: start, serve, drain, stop."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -63,10 +64,14 @@ class DrainingServer(uvicorn.Server):
         deadline.daemon = True
         deadline.start()
         try:
-            await self.parts.roster.drain()
+            await asyncio.gather(self.parts.roster.drain(), self._drain_receiver())
             await super().shutdown(sockets)
         finally:
             deadline.cancel()
+
+    async def _drain_receiver(self) -> None:
+        if self.parts.receiver is not None:
+            await asyncio.to_thread(self.parts.receiver.close)
 
 
 def run_server(settings: Settings) -> None:

@@ -35,6 +35,9 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _ULTRASOUND = frozenset(_STORAGE + number for number in ("3", "3.1", "6", "6.1"))
 _VOLUME = _STORAGE + "6.2"
 _CAPTURE = frozenset(_STORAGE + number for number in ("7", "7.1", "7.2", "7.3", "7.4"))
+STORED_CLASSES = _ULTRASOUND | _CAPTURE
+"""What a sender is told that it may send; whether it is ultrasound, its header says."""
+
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MOVIE_GROUPS = (0x6003, 0x7FE1)
 """Where GE and Kretz keep raw movies and volumes."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from server.ingest.clip import IngestLimits
-from server.ingest.dataset import check_object, open_data_set
+from server.ingest.dataset import STORED_CLASSES, check_object, open_data_set
 from server.ingest.elements import Header
 from server.ingest.errors import IngestError, MalformedHeaderError
 from server.ingest.tags import Tag
+
+__all__ = ["STORED_CLASSES", "Instance", "read_instance"]
 
 _UID = re.compile(r"[0-9.]{1,64}")
 

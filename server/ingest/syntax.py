@@ -99,6 +99,22 @@ _FRAGMENTABLE = ".1"
 """What the fragmentable form of a film's syntax adds to its identifier."""
 
 
+def _forms(suffix: str, syntax: Syntax) -> tuple[str, ...]:
+    # HEVC is the one film without a fragmentable form.
+    if syntax.storage is Storage.FILM and syntax.demuxer != "hevc":
+        return suffix, suffix + _FRAGMENTABLE
+    return (suffix,)
+
+
+READ_SYNTAXES = tuple(
+    _ROOT + form
+    for suffix, syntax in _SYNTAXES.items()
+    if syntax.storage is not Storage.REFUSED
+    for form in _forms(suffix, syntax)
+)
+"""Identifiers of all that are read."""
+
+
 def syntax_of(uid: str) -> Syntax:
     """Look up a transfer syntax.
 

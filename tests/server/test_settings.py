@@ -87,3 +87,27 @@ def test_half_of_what_tls_needs_is_refused(monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setenv(name, "/etc/ssl/one.pem")
     with pytest.raises(SettingsError, match="go together"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("more", "is_enough"),
+    [
+        ({}, False),
+        ({"PEERS": "PACS@10.0.0.7"}, True),
+        ({"TLS": "true"}, False),
+        ({"TLS": "true", "CLIENT_CA_FILE": "ca.pem"}, True),
+        ({"CLIENT_CA_FILE": "ca.pem"}, False),
+    ],
+)
+def test_nobody_takes_instances_from_the_world_without_knowing_the_senders(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, str], is_enough: bool
+) -> None:
+    monkeypatch.setenv("GDKVM_API_KEYS_FILE", "keys")
+    monkeypatch.setenv("GDKVM_DICOM_PORT", "11112")
+    for name, value in more.items():
+        monkeypatch.setenv(f"GDKVM_DICOM_{name}", value)
+    if is_enough:
+        assert load_settings("0.0.0.0").dicom_port == 11112
+    else:
+        with pytest.raises(SettingsError, match="GDKVM_DICOM"):
+            load_settings("0.0.0.0")
