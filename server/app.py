@@ -107,6 +107,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("gdkvm-live"),
         description=ABOUT,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.parts = parts

@@ -35,6 +35,9 @@ Source:
 
 CACHE = {"Cache-Control": "max-age=3600"}
 
+NAMED = {"docs": "docs.html"}
+"""Pages with an address of their own."""
+
 
 def sample_routes(sample: SampleClip) -> APIRouter:
     """The sample clip, frame by frame as JPEG."""
@@ -67,7 +70,7 @@ class PageFiles(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer with one file."""
-        response = await super().get_response(path, scope)
+        response = await super().get_response(NAMED.get(path, path), scope)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Cache-Control"] = "no-cache"
         response.headers["Referrer-Policy"] = "no-referrer"
