@@ -147,10 +147,15 @@ def view_disks(
 
 
 def counted_beats(beats: Sequence[Beat]) -> list[Beat]:
-    """The beats that may stand for the heart: whole ones where there are any."""
-    counted = [beat for beat in beats if not beat.reasons]
+    """The beats that stand for the heart, as in the EF.
+
+    These are whole ones where there are any, else of two halves about one end of diastole the one
+    that empties further.
+    """
+    counted = sorted((b for b in beats if not b.reasons), key=lambda beat: beat.ef_percent)
     whole = [beat for beat in counted if beat.is_complete]
-    return whole or counted
+    best = {beat.ed_seq: beat for beat in whole or counted}
+    return sorted(best.values(), key=lambda beat: beat.number)
 
 
 def ventricles_about(readings: Sequence[Reading], place: int) -> list[Ventricle]:

@@ -18,7 +18,15 @@ from server.export.overlay import Findings
 from server.export.pen import STRUCTURE_COLOURS, Canvas, Pen
 from server.export.plot import Curve, Event, draw_curve
 from server.export.structured import chosen_beat
-from server.export.words import ef_headline, ef_lines, reason_in_words, whole
+from server.export.words import (
+    FIGURES,
+    RANGES,
+    UNITS,
+    ef_headline,
+    ef_lines,
+    reason_in_words,
+    whole,
+)
 from server.ingest import WARNINGS
 
 _STYLE = (Path(__file__).parent / "summary.css").read_text(encoding="utf-8")
@@ -130,6 +138,7 @@ class _Page:
                 self._figures(pictures),
                 self._curves(),
                 self._beats(),
+                self._others(),
                 self._edits(),
                 self._quality(),
                 self._clip(),
@@ -210,28 +219,82 @@ class _Page:
             axis="time, s" if self._has_times else "frame",
             events=[Event(*mark) for mark in sorted(marks)],
         )
-        return f"<h3>{escape(title)}</h3>{draw_curve(curve)}"
+        return f"<h3>{escape(title)}</h3><div class='wide'>{draw_curve(curve)}</div>"
 
     def _beats(self) -> str:
         if not self._findings.beats:
             return ""
-        heads = ("Beat", "ED frame", "ES frame", "EDV, ml", "ESV, ml", "EF, %", "Quality")
-        rows = [self._beat(beat) for beat in self._findings.beats]
+        has_ml = any(beat.ed_volume_ml is not None for beat in self._findings.beats)
+        volumes = ("EDV, ml", "ESV, ml") if has_ml else ()
+        heads = ("Beat", "ED frame", "ES frame", *volumes, "EF, %", "Quality")
+        rows = [self._beat(beat, has_ml=has_ml) for beat in self._findings.beats]
         return f"<section><h2>Beats</h2>{_table(heads, rows)}</section>"
 
-    def _beat(self, beat: Beat) -> list[str]:
+    def _beat(self, beat: Beat, *, has_ml: bool) -> list[str]:
         index_of = {frame.seq: index + 1 for index, frame in enumerate(self._findings.frames)}
-        counts = "; ".join(reason_in_words(code) for code in beat.reasons)
-        part = "" if beat.is_complete else "part of a beat; "
+        volumes = (beat.ed_volume_ml, beat.es_volume_ml) if has_ml else ()
         return [
             str(beat.number + 1),
             str(index_of.get(beat.ed_seq, "-")),
             str(index_of.get(beat.es_seq, "-")),
-            _rounded(beat.ed_volume_ml),
-            _rounded(beat.es_volume_ml),
+            *map(_rounded, volumes),
             f"{beat.ef_percent:.1f}",
-            part + (f"no: {counts}" if beat.reasons else "sound"),
+            self._worth(beat),
         ]
+
+    def _worth(self, beat: Beat) -> str:
+        """Whether a beat counts, and why not."""
+        part = "" if beat.is_complete else "half a beat; "
+        if beat.reasons:
+            return f"{part}does not count: {'; '.join(map(reason_in_words, beat.reasons))}"
+        sound = [other for other in self._findings.beats if not other.reasons]
+        if not beat.is_complete and any(other.is_complete for other in sound):
+            return f"{part}whole ones count"
+        if any(o.ed_seq == beat.ed_seq and o.ef_percent > beat.ef_percent for o in sound):
+            return f"{part}the other half, which empties further, counts"
+        return f"{part}counts"
+
+    def _others(self) -> str:
+        """Figures beside the EF, each with its method or the reason why it is missing."""
+        figures = self._about.document["figures"]
+        known = [each for each in figures if each["value"] is not None]
+        missing: dict[str, list[str]] = {}
+        for each in figures:
+            if each["value"] is None:
+                missing.setdefault(each["reason"], []).append(FIGURES[each["name"]].lower())
+        rows = [
+            [
+                FIGURES[each["name"]],
+                f"{each['value']:.3g} {UNITS.get(each['unit'], each['unit'])}",
+                each["method"].replace("_", " "),
+                str(each["beats"]),
+            ]
+            for each in known
+        ]
+        table = _table(("Figure", "Value", "Method", "Beats"), rows) if rows else ""
+        notes = [
+            f"Not given, since {reason_in_words(code)}: {', '.join(names)}."
+            for code, names in missing.items()
+        ]
+        if self._findings.ef.percent is not None:
+            notes.append(self._normal())
+        said = "".join(f'<p class="small">{escape(note)}</p>' for note in notes)
+        return f"<section><h2>Other figures</h2>{table}{said}</section>"
+
+    def _normal(self) -> str:
+        """What is normal, as context."""
+        normal = self._about.document["normal_ranges"]
+        has_ml = self._findings.ef.edv_ml is not None
+        said = []
+        for each in normal["ranges"]:
+            words = RANGES.get(each["name"])
+            if words and (has_ml or each["unit"] == "%"):
+                (men, women), unit = (each["men"], each["women"]), each["unit"]
+                said.append(
+                    f"{words} {men[0]:g} to {men[1]:g} {unit} in men, "
+                    f"{women[0]:g} to {women[1]:g} {unit} in women"
+                )
+        return f"Normal for comparison: {'; '.join(said)} ({normal['source']}). {normal['note']}"
 
     def _edits(self) -> str:
         edits = self._findings.edits
@@ -308,7 +371,7 @@ def _rounded(value: float | None) -> str:
 
 
 def _change(before: float | None, after: float | None) -> str:
-    return f"{_rounded(before)} \u2192 {_rounded(after)}"
+    return f"{_rounded(before)} → {_rounded(after)}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -316,7 +379,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:

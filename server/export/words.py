@@ -5,6 +5,29 @@ from typing import Protocol
 
 from server.edits import Edit, last_edits
 
+FIGURES = {
+    "fractional_area_change": "Fractional area change",
+    "longitudinal_shortening": "Longitudinal shortening",
+    "stroke_volume": "Stroke volume",
+    "cardiac_output": "Cardiac output",
+    "lv_length_ed": "Long axis at end diastole",
+    "lv_area_ed": "Area at end diastole",
+    "lv_length_es": "Long axis at end systole",
+    "lv_area_es": "Area at end systole",
+    "la_volume_es": "Volume of the left atrium at end systole",
+}
+"""Figures of a clip's result beside the EF."""
+
+UNITS = {"cm2": "cm²"}
+"""UCUM codes that people write otherwise."""
+
+RANGES = {
+    "ejection_fraction": "EF",
+    "end_diastolic_volume": "EDV",
+    "end_systolic_volume": "ESV",
+}
+"""Normal ranges that stand beside figures of ours."""
+
 _REASONS = {
     # of an ejection fraction
     "no_frames": "no frame has been seen yet",
@@ -29,6 +52,9 @@ _REASONS = {
     "a4c_not_measured": "the four-chamber view has no ejection fraction",
     "a2c_not_measured": "the two-chamber view has no ejection fraction",
     "no_disks": "a view has no disks",
+    # of other figures
+    "atrium_not_seen": "the atrium is not seen",
+    "atrium_cut_off": "the atrium is cut off",
     # of a beat
     "beat_not_confirmed": "the beat was not confirmed by what followed",
     "frames_rejected": "too many of its frames could not be measured",

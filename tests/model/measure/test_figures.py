@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import EjectionFraction, Figure, Reading, Region, derive_figures
+from model import Beat, EjectionFraction, Figure, Reading, Region, derive_figures
+from model.measure.biplane import counted_beats
 from tests.model.measure.simulation import (
     EDV_ML,
     LENGTH_MM,
@@ -116,3 +117,15 @@ def test_an_atrium_that_the_image_cuts_off_has_no_volume(
     cut = circle((185.0, 80.0), 25.0).clip(0, 199)
     volume = derive(with_atrium(readings, cut), followed)["la_volume_es"]
     assert (volume.value, volume.reason) == (None, "atrium_cut_off")
+
+
+def test_the_beats_that_count_are_those_of_the_ef() -> None:
+    first, other = (
+        Beat(number, 0, 20, es_seq, 667.0, None, None, None, ef, 40.0, False, ())
+        for number, es_seq, ef in ((0, 5, 62.0), (1, 29, 50.8))
+    )
+    assert counted_beats([first, other]) == [first]
+    assert counted_beats([other, first]) == [first]
+    whole = replace(other, number=2, ed_seq=31, is_complete=True)
+    assert counted_beats([first, other, whole]) == [whole]
+    assert counted_beats([replace(first, reasons=("noisy_curve",)), other]) == [other]

@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 from server.artefacts import ARTEFACTS, Material
 from server.export.plot import HEIGHT, WIDTH, Curve, draw_curve, ticks
 from server.export.schema import clip_result_schema
-from server.export.words import ef_headline, reason_in_words
+from server.export.words import FIGURES, ef_headline, reason_in_words
 from tests.server.export.test_segmentation import labels_of
 
 
@@ -103,6 +103,13 @@ def test_the_page_stands_alone_and_says_the_ef_or_why_not(
         assert reason_in_words(code) in page.words.lower()
     for beat in material.study.document["beats"]:
         assert f"{beat['ef_percent']:.1f}" in page.words
+    for figure in material.study.document["figures"]:
+        assert FIGURES[figure["name"]].lower() in page.words.lower()
+        value = figure["value"]
+        said = reason_in_words(figure["reason"]) if value is None else f"{value:.3g} "
+        assert said in page.words
+    # Lang et al. 2015, table 4.
+    assert ("EF 52 to 72 % in men, 54 to 74 % in women" in page.words) == (ef.percent is not None)
 
 
 def test_a_curve_runs_through_its_values() -> None:
