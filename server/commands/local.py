@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -19,8 +19,11 @@ _PAUSE_S = 0.1
 
 
 @contextmanager
-def local_server() -> Iterator[str]:
+def local_server(settings: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run `gdkvm serve` on a free loopback port as long as the block lasts.
+
+    Args:
+        settings: GDKVM_* variables beside those of this process.
 
     Yields:
         Its address, beginning ``http://``.
@@ -37,7 +40,7 @@ def local_server() -> Iterator[str]:
         tempfile.TemporaryFile() as said,
         subprocess.Popen(
             command,
-            env=os.environ | {"GDKVM_CLIP_DIR": clips},
+            env=os.environ | {"GDKVM_CLIP_DIR": clips} | dict(settings or {}),
             stdout=subprocess.DEVNULL,
             stderr=said,
         ) as server,

@@ -1,11 +1,26 @@
+import asyncio
 import json
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from server.commands.bench import document, sample_images
+from server.commands.bench import (
+    backend_choice,
+    base_figures,
+    blocked_share,
+    document,
+    sample_images,
+    size_of,
+)
+from server.commands.load import Load, run_load
+from server.commands.terminal import Terminal
 from server.ingest import open_clip, sample_path
+from server.metrics import Metrics
+from server.pace import Pace
+from tests.server.live import SIDE, disc, live_server
 
 
 def test_the_document_has_what_scripts_rely_on_and_null_where_nothing_was_measured() -> None:
@@ -30,3 +45,44 @@ def test_the_frames_sent_are_those_of_the_sample() -> None:
     sent = cv2.imdecode(np.frombuffer(sample_images()[0], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert sent is not None
     assert np.abs(sent.astype(float) - first).mean() < 2
+
+
+def test_a_load_counts_every_frame_once_and_sessions_that_are_not_admitted(tmp_path: Path) -> None:
+    images = [cv2.imencode(".jpg", disc(seq))[1].tobytes() for seq in range(3)]
+    with live_server(tmp_path) as live:
+        url = live.url
+        asked = Load(url, size_of(images), images, sessions=2, fps=20.0, seconds=0.5)
+        assert asked.size == (SIDE, SIDE)
+        live.server.parts.engine.pace = Pace(1, capacity_fps=1e6)
+        answers = asyncio.run(run_load(asked))
+        assert len(answers.times_ms) + answers.dropped == 20
+        assert answers.refused == 0
+        assert min(answers.times_ms) > 0.0
+        live.server.parts.engine.pace = Pace(1, capacity_fps=30.0)
+        assert asyncio.run(run_load(asked)).refused == 1
+
+
+def test_late_wake_ups_of_the_event_loop_are_read_from_the_metrics() -> None:
+    metrics = Metrics()
+    for lag_s in (0.001, 0.001, 0.004, 0.2):
+        metrics.loop_lag_s.observe(lag_s)
+    assert blocked_share(metrics.to_text().decode()) == 0.25
+
+
+def test_every_backend_of_the_machine_is_tried_and_the_choice_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    choice = backend_choice()
+    assert {trial["backend"] for trial in choice["trials"]} == {"openvino", "onnxruntime", "torch"}
+    assert choice["why"].startswith("openvino")
+
+
+def test_without_torch_the_published_network_has_no_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "server.commands.bench_base", raising=False)
+    figures = base_figures(Terminal())
+    assert figures == dict.fromkeys(("fps", "eager_fps", "ratio", "peak_fraction"))
+    assert "torch is not installed" in capsys.readouterr().out
