@@ -299,5 +299,7 @@ async def test_a_terminated_server_says_where_the_session_stands_and_ends_well(
         assert await asyncio.to_thread(server.process.wait, PATIENCE_S) == 0
         lines = server.errors.read_text()
     events = [json.loads(line)["event"] for line in lines.splitlines()]
-    assert events == ["model loaded", "session begins", "session parked", "session ends"]
+    assert events == [
+        "model loaded", "clips taken up", "session begins", "session parked", "session ends",
+    ]  # fmt: skip
     assert ready["resume"] not in lines

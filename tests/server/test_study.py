@@ -75,6 +75,23 @@ def test_the_document_has_the_fields_that_scripts_rely_on(study: Study) -> None:
                 "quality": {"state": "value", "reasons": "value"},
             }
         ],
+        "figures": [
+            dict.fromkeys(["name", "value", "unit", "method", "beats", "reason"], "value")
+        ],
+        "disks": {
+            "unit": "value",
+            "ed": {"length": "value", "diameters": "value"},
+            "es": {"length": "value", "diameters": "value"},
+        },
+        "r_waves": "value",
+        "normal_ranges": {
+            "version": "value",
+            "source": "value",
+            "note": "value",
+            "ranges": [dict.fromkeys(["name", "unit", "men", "women"], "value")],
+        },
+        "revision": "value",
+        "edits": "value",
         "model": {"name": "value", "version": "value", "sha256": "value"},
     }  # fmt: skip
 
