@@ -1,6 +1,7 @@
 """Accuracy against cost: encoders and input sizes for ``gdkvm-live``, equally trained.
 
-    python benchmarks/frontier.py DATA OUT [--steps 800] [--only NAME ...] [--imagenet FILE.pth]
+    python benchmarks/frontier.py DATA OUT [--steps 800] [--bf16] [--only NAME ...]
+                                         [--imagenet FILE.pth]
 
 Every candidate is the whole network with another encoder or input, trained frame by frame from the
 same seed for the same number of steps, then scored by ``gdkvm evaluate``'s own code on the
@@ -230,6 +231,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--imagenet", type=Path)
     arguments = parser.parse_args()
@@ -241,7 +243,10 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         config = TrainConfig(
-            data=str(arguments.data), steps=arguments.steps, threads=arguments.threads
+            data=str(arguments.data),
+            steps=arguments.steps,
+            threads=arguments.threads,
+            bf16=arguments.bf16,
         )
         network = CANDIDATES[name].build(arguments.imagenet)
         started = time.monotonic()

@@ -1,6 +1,7 @@
 """What each part of the memory is worth: variants of ``gdkvm-live``, equally trained, two seeds.
 
-    python -m benchmarks.memory DATA START OUT [--seeds 0 1] [--only NAME ...] [--table]
+    python -m benchmarks.memory DATA START OUT [--seeds 0 1] [--only NAME ...] [--bf16]
+                                                [--table]
 
 START is a checkpoint that was trained frame by frame (``benchmarks/frontier.py`` leaves one a
 candidate). Every variant goes on from it with fresh recurrent parts, on the same beating clips of
@@ -216,7 +217,7 @@ def batches(pool: Pool, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(presence)
 
 
-def train(network: VariantNetwork, pool: Pool, seed: int) -> VariantNetwork:
+def train(network: VariantNetwork, pool: Pool, seed: int, *, bf16: bool) -> VariantNetwork:
     """Windows with carried state; returns the averaged network."""
     average = copy.deepcopy(network).eval()
     network.train()
@@ -233,10 +234,11 @@ def train(network: VariantNetwork, pool: Pool, seed: int) -> VariantNetwork:
                 share = min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
                 group["lr"] = LEARNING_RATE * max(share, 0.01)
             window = slice(t, t + WINDOW)
-            logits, seen, state = network.clip(images[:, window], state)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                logits, seen, state = network.clip(images[:, window], state)
             loss = total_loss(
-                logits.flatten(0, 1),
-                seen.flatten(),
+                logits.float().flatten(0, 1),
+                seen.float().flatten(),
                 labels[:, window].flatten(0, 1),
                 presence[:, window].flatten(),
                 0.1,
@@ -347,14 +349,15 @@ def altered(network: VariantNetwork, **changes: bool) -> VariantNetwork:
     return other
 
 
-def run(name: str, start: Path, pool: Pool, streams: Streams, seed: int, out: Path) -> None:
+def run(name: str, arguments: argparse.Namespace, pool: Pool, streams: Streams, seed: int) -> None:
     """Train and score one variant unless it is there."""
+    out: Path = arguments.out
     path = out / f"{seed}-{name}.npz"
     if path.exists():
         return
     started = time.monotonic()
     torch.manual_seed(seed)
-    network = train(build(start, VARIANTS[name]), pool, seed)
+    network = train(build(arguments.start, VARIANTS[name]), pool, seed, bf16=arguments.bf16)
     trained_s = time.monotonic() - started
     rows = {"": score(network, streams)}
     if name == "framewise":
@@ -379,6 +382,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -390,7 +394,7 @@ def main() -> None:
         streams = make_streams(read_patients(arguments.data / "valid", 2 * side), side)
         for seed in arguments.seeds:
             for name in arguments.only:
-                run(name, arguments.start, pool, streams, seed, arguments.out)
+                run(name, arguments, pool, streams, seed)
     table(arguments.out)
 
 
