@@ -17,7 +17,7 @@ from model.state import MemoryState, StateSpec
 
 
 class OpenVinoBackend:
-    """A step compiled twice: for one frame alone on all threads, and for several at once.
+    """A step compiled for several frames at once, and for one alone where it gets more threads.
 
     Which of the two answers changes no bit of the answer, only how soon it comes.
 
@@ -25,6 +25,7 @@ class OpenVinoBackend:
         path: the exported step (ONNX).
         threads: processor threads for inference in all.
         streams: frames inferred at the same time; threads are spread over them.
+        alone_threads: of a frame that finds nobody at work; None for all.
         precision: ``bf16``, ``f32``, or None for what the processor does best.
 
     Raises:
@@ -34,8 +35,15 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(
-        self, path: Path, *, threads: int, streams: int, precision: str | None = None
+        self,
+        path: Path,
+        *,
+        threads: int,
+        streams: int,
+        alone_threads: int | None = None,
+        precision: str | None = None,
     ) -> None:
+        wide = alone_threads or threads
         try:
             core = ov.Core()
             network = core.read_model(str(path))
@@ -43,18 +51,22 @@ class OpenVinoBackend:
             state = [name for name in names if name != IMAGE]
             shapes = tuple(tuple(network.input(name).shape) for name in state)
             crowd = core.compile_model(network, "CPU", _options(threads, streams, precision))
-            alone = core.compile_model(network, "CPU", _options(threads, 1, precision))
+            alone = (
+                None
+                if wide <= max(1, threads // streams)
+                else core.compile_model(network, "CPU", _options(wide, 1, precision))
+            )
         except RuntimeError as error:
             raise WeightsError(f"{path.name} is not an exported step: {error}") from error
         self.spec = StateSpec(tuple(state), shapes)
         self.precision = str(crowd.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self._alone: ov.InferRequest = alone.create_infer_request()
+        self._alone: ov.InferRequest | None = alone and alone.create_infer_request()
         self._crowd: SimpleQueue[ov.InferRequest] = SimpleQueue()
         requests = [crowd.create_infer_request() for _ in range(streams)]
         # The library's first run fills a table under a lock of its own; two first runs at once in
         # two threads wait for each other for ever.
         empty = {name: np.zeros(tuple(network.input(name).shape), np.float32) for name in names}
-        for request in (self._alone, *requests):
+        for request in (*requests, *([self._alone] if self._alone else [])):
             request.infer(empty)
         for request in requests:
             self._crowd.put(request)
@@ -77,15 +89,15 @@ class OpenVinoBackend:
 
     @contextmanager
     def _request(self) -> Iterator[ov.InferRequest]:
-        """Lend the request on all threads to whoever finds nobody at work, else another one."""
+        """Lend the request on more threads to whoever finds nobody at work, else another one."""
         with self._counting:
-            is_alone = self._under_way == 0
+            alone = None if self._under_way else self._alone
             self._under_way += 1
-        request = self._alone if is_alone else self._crowd.get()
+        request = alone or self._crowd.get()
         try:
             yield request
         finally:
-            if not is_alone:
+            if alone is None:
                 self._crowd.put(request)
             with self._counting:
                 self._under_way -= 1

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import model.backends.choice
 from model.backends.choice import Choice, Trial, choose
+from model.backends.openvino import OpenVinoBackend
 from model.errors import WeightsError
 from model.predictor import load_predictor
+from model.state import MemoryState
 from model.weights import load_info, parameters_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,24 +32,60 @@ def test_every_backend_can_be_set_and_passes_the_self_test(tiny_weights: Path, n
     assert predictor.self_test()
 
 
+Speeds = dict[int, tuple[float, float]]
+"""By number of streams: frames a second of all, and milliseconds of a lone frame."""
+
+
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize(
-    ("speeds", "streams"),
-    [({1: 50.0, 2: 90.0, 4: 100.0}, 4), ({1: 50.0, 2: 51.0, 4: 52.0}, 1), ({1: 9.0, 2: 5.0}, 1)],
+    ("speeds", "streams", "alone_threads"),
+    [
+        ({4: (100.0, 40.0), 2: (90.0, 22.0), 1: (50.0, 13.0)}, 4, 4),
+        ({4: (52.0, 4.0), 2: (51.0, 4.0), 1: (50.0, 4.0)}, 4, 1),
+        ({2: (50.0, 9.0), 1: (51.0, 8.0)}, 2, 1),
+        ({2: (50.0, 9.0), 1: (51.0, 7.0)}, 2, 2),
+        ({2: (50.0, 9.0), 1: (99.0, 6.0)}, 1, 2),
+    ],
 )
-def test_as_many_streams_as_are_worth_while(
+def test_a_frame_gets_more_threads_where_that_is_worth_while(
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
-    speeds: dict[int, float],
+    speeds: Speeds,
     streams: int,
+    alone_threads: int,
 ) -> None:
     monkeypatch.setattr(
-        model.backends.choice, "measure", lambda _backend, _side, count: (speeds[count], 1.0)
+        model.backends.choice, "measure", lambda _backend, _side, count: speeds[count]
     )
     _, choice = choose(load_info(folder=tiny_weights), threads=max(speeds), streams=None)
-    assert (choice.backend, choice.streams, choice.fps) == ("openvino", streams, speeds[streams])
+    fps = speeds[streams][0]
+    assert (choice.backend, choice.streams, choice.fps) == ("openvino", streams, fps)
+    assert choice.alone_threads == alone_threads
     assert [trial.streams for trial in choice.trials] == list(speeds)
-    assert f"{speeds[streams]:.0f} frames/s on {streams}" in choice.why
+    assert f"{fps:.0f} frames/s on {streams}" in choice.why
+    assert f"threads for it: {alone_threads}" in choice.why
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_of_several_rounds_the_best_counts(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([(40.0, 9.0), (70.0, 5.0), (60.0, 6.0)])
+    monkeypatch.setattr(model.backends.choice, "measure", lambda *_: next(found))
+    _, choice = choose(load_info(folder=tiny_weights), threads=1, streams=None)
+    assert (choice.trials[0].fps, choice.trials[0].alone_ms) == (70.0, 5.0)
+
+
+def test_the_threads_of_a_lone_frame_change_no_bit_of_an_answer(tiny_weights: Path) -> None:
+    info = load_info(folder=tiny_weights)
+    side = info.network_size
+    image_11HW = np.linspace(0, 1, side * side, dtype=np.float32).reshape(1, 1, side, side)
+    answers = []
+    for alone_threads in (1, 2, 4):
+        backend = OpenVinoBackend(info.path, threads=4, streams=4, alone_threads=alone_threads)
+        answer = backend.step(image_11HW, MemoryState.zeros(backend.spec))
+        answers.append(answer[0].tobytes())
+    assert len(set(answers)) == 1
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -60,8 +99,8 @@ def test_streams_are_really_measured(tiny_weights: Path) -> None:
 
 def test_what_was_not_measured_is_not_told() -> None:
     trial = Trial("openvino", "f32", 2, 1, 50.0, 9.0)
-    assert Choice("openvino", "f32", 2, 2, (), "as set").fps is None
-    assert Choice("openvino", "f32", 2, 2, (trial,), "measured").fps is None
+    assert Choice("openvino", "f32", 2, 2, 2, (), "as set").fps is None
+    assert Choice("openvino", "f32", 2, 2, 2, (trial,), "measured").fps is None
 
 
 def test_with_a_gpu_and_torch_the_gpu_serves(monkeypatch: pytest.MonkeyPatch) -> None:
