@@ -1,14 +1,12 @@
 """What each part of the memory is worth: variants of ``gdkvm-live``, equally trained, two seeds.
 
-    python -m benchmarks.memory DATA START OUT [--seeds 0 1] [--only NAME ...] [--bf16]
-                                                [--table]
+    python -m benchmarks.memory DATA START OUT [--seeds 0 1] [--only NAME ...] [--bf16] [--table]
 
 START is a checkpoint that was trained frame by frame (``benchmarks/frontier.py`` leaves one a
 candidate). Every variant goes on from it with fresh recurrent parts, on the same beating clips of
 48 frames with the same bursts of 2 to 10 bad frames, back-propagated in windows of 8 frames while
 the state is carried on. It is then scored on beating streams of the validation patients, clean and
-with bursts of 3 to 10 bad frames. A variant's figures are kept in ``OUT/SEED-NAME.npz`` and not
-made twice; ``--table`` prints what is there.
+with bursts of 3 to 10 bad frames. Figures are kept in ``OUT/SEED-NAME.npz``; ``--table`` prints what is there.
 """
 
 import argparse
