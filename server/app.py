@@ -30,6 +30,7 @@ from server.guard import Guard, problem
 from server.ingest import read_sample
 from server.keys import load_keys
 from server.metrics import Metrics
+from server.recording import open_recorder
 from server.roster import Roster
 from server.routes.access import access_routes
 from server.routes.biplane import biplane_routes
@@ -159,7 +160,7 @@ def build(settings: Settings) -> Parts:
         },
     )
     keeper = open_keeper(settings, metrics)
-    roster = Roster(settings, engine, metrics, keeper)
+    roster = Roster(settings, engine, metrics, keeper, open_recorder(settings))
     store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
     receiver = open_receiver(settings, store, metrics)
     return Parts(settings, metrics, engine, roster, store, keeper, receiver)

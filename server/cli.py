@@ -9,6 +9,7 @@ import typer
 
 from model import EchoError
 from server.commands.keys import add_key, keys_file, list_keys, revoke_key
+from server.commands.replay import run_replay
 from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
 from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
@@ -101,6 +102,20 @@ def stream(
             from server.commands.streaming import StreamRequest, stream_clip
         key = None if key_file is None else key_file.read_text().strip()
         stream_clip(StreamRequest(path, url, view, realtime, key), terminal)
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(help="Log of a session that a server recorded.")],
+    frames: Annotated[
+        Path | None,
+        typer.Option(help="What was streamed, for a log of hashes: a folder of payloads, a clip."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go through a recorded session again and hold every mask and EF to the record."""
+    with command(as_json) as terminal:
+        run_replay(log, frames, load_settings().threads, terminal)
 
 
 @app.command()

@@ -9,6 +9,7 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
     ResumeError
       SnapshotError                what was kept of a session cannot be read
   StoreError                       sessions cannot be kept beyond this process now
+  RecordingError                   a log of a session that cannot be read
   IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
     BadRequestError  MethodError  BodyTooLargeError  FileTooLargeError  MediaTypeError
@@ -133,6 +134,12 @@ class StoreError(EchoError):
 
     code = "store_unavailable"
     retryable = True
+
+
+class RecordingError(EchoError):
+    """A log of a session that cannot be read, or not be gone through here."""
+
+    code = "bad_recording"
 
 
 class SocketGoneError(ProtocolError):

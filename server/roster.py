@@ -22,6 +22,7 @@ from server.keys import ApiKey
 from server.log import session_name
 from server.metrics import Metrics
 from server.protocol import Drain, Hello, Ready
+from server.recording import Recorder
 from server.saver import Saver
 from server.session import Owner, Session
 from server.settings import Settings
@@ -40,7 +41,12 @@ class Roster:
     """Every session of this server, live or parked; used from the event loop alone."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, metrics: Metrics, keeper: Keeper | None = None
+        self,
+        settings: Settings,
+        engine: Engine,
+        metrics: Metrics,
+        keeper: Keeper | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """Begin empty.
 
@@ -49,11 +55,13 @@ class Roster:
             engine: whose models the sessions use.
             metrics: counts sessions.
             keeper: of sessions beyond this process, None where a cut ends them.
+            recorder: writes down what sessions do, None where nobody does.
         """
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
         self._saver = Saver(settings, keeper)
+        self._recorder = recorder
         self._sessions: dict[str, Session] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
@@ -86,6 +94,8 @@ class Roster:
         try:
             if not resumed:
                 await self._saver.begin(session)
+            if self._recorder is not None:
+                await self._recorder.begin(session, self._engine.predictor(hello.model))
             yield session, resumed
         except asyncio.CancelledError:
             await self._park(session, why="cancelled")
@@ -228,6 +238,8 @@ class Roster:
         self._stop_timer(session.token)
         self._sessions.pop(session.token, None)
         self._released.pop(session.token, None)
+        if session.witness is not None:
+            session.witness.close()
         facts = {"session": session.name, "results": session.results, "dropped": session.dropped}
         logger.info("session ends", extra=facts)
         self._show()

@@ -6,8 +6,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model import (
     STRUCTURES,
+    EchoError,
     EjectionFraction,
     Frame,
     Predictor,
@@ -86,11 +90,13 @@ class Answer:
     Attributes:
         stages: None where the frame was not segmented.
         reason: why it was dropped, None where it was not.
+        labels_HW: the mask on the source grid, None where the frame was not segmented.
     """
 
     messages: tuple[str, ...]
     stages: Stages | None
     reason: DropReason | None = None
+    labels_HW: NDArray[np.uint8] | None = None
 
 
 class Owner(Protocol):
@@ -109,12 +115,32 @@ class Owner(Protocol):
         """Stop after the present frame: the server is going away."""
 
 
+class Witness(Protocol):
+    """Whoever writes down what a session does, in the order in which it does it."""
+
+    def note_answer(self, arrival: Arrival, answer: Answer) -> None:
+        """A frame was looked at; called on a worker."""
+
+    def note_failure(self, arrival: Arrival, error: EchoError) -> None:
+        """A frame could not be answered, which ends the session; called on a worker."""
+
+    def note_drop(self, header: FrameHeader, reason: DropReason) -> None:
+        """A frame was not looked at."""
+
+    def note_end(self, messages: tuple[str, ...]) -> None:
+        """The session said these last words."""
+
+    def close(self) -> None:
+        """No more is to come."""
+
+
 class Session:
     """One live stream, from hello to its end; it outlives its sockets, and its process.
 
     Attributes:
         holder: name of the key that opened it, the only one that may resume it.
         lease: the right to write its snapshot, None where none is kept.
+        witness: writes down what it does, None where nobody does.
         saved_seq: the last frame whose answer a snapshot holds, None before any.
         unsaved: answers since the last snapshot was taken.
     """
@@ -138,6 +164,7 @@ class Session:
         self.owner: Owner | None = None
         self.holder: str | None = None
         self.lease: Lease | None = None
+        self.witness: Witness | None = None
         self.last_seq: int | None = None
         self.saved_seq: int | None = None
         self.unsaved = 0
@@ -196,6 +223,17 @@ class Session:
             EchoError: the frame is broken, or the network failed; the session cannot go on.
         """
         self._check_open()
+        try:
+            answer = self._look(arrival)
+        except EchoError as error:
+            if self.witness is not None:
+                self.witness.note_failure(arrival, error)
+            raise
+        if self.witness is not None:
+            self.witness.note_answer(arrival, answer)
+        return answer
+
+    def _look(self, arrival: Arrival) -> Answer:
         started_s = time.perf_counter()
         header = arrival.header
         if header.codec != self.hello.codec:
@@ -203,7 +241,7 @@ class Session:
         pixels_HW = self._decoder.luma(arrival.payload)
         decoded_s = time.perf_counter()
         if pixels_HW is None:
-            return self.drop(header, "no_picture")
+            return self._drop(header, "no_picture")
         finding = self._analysis.step(Frame(header.seq, header.time_us, pixels_HW))
         labels_HW = to_source_labels(finding.mask)
         runs = Runs(labels_HW)
@@ -231,11 +269,18 @@ class Session:
             stages_ms=stages.to_message(),
         )
         beats = [BeatMessage.of(beat).to_json() for beat in finding.beats]
-        return self._record(header.seq, (result.to_json(), *beats), stages)
+        answer = self._record(header.seq, (result.to_json(), *beats), stages)
+        return replace(answer, labels_HW=labels_HW)
 
     def drop(self, header: FrameHeader, reason: DropReason) -> Answer:
         """Answer a frame without segmenting it."""
         self._check_open()
+        answer = self._drop(header, reason)
+        if self.witness is not None:
+            self.witness.note_drop(header, reason)
+        return answer
+
+    def _drop(self, header: FrameHeader, reason: DropReason) -> Answer:
         self.dropped += 1
         message = Dropped(seq=header.seq, time_us=header.time_us, reason=reason)
         answer = self._record(header.seq, (message.to_json(),), None)
@@ -265,6 +310,8 @@ class Session:
         if self._farewell is None:
             self._farewell = self._sum_up()
             self.unsaved += 1
+            if self.witness is not None:
+                self.witness.note_end(self._farewell)
         return self._farewell
 
     def _check_open(self) -> None:

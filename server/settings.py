@@ -100,6 +100,15 @@ class Settings(BaseSettings):
     checkpoint_frames: int = Field(
         default=16, ge=0, description="Answers of a session between two snapshots; 0 takes none."
     )
+    record_dir: Path | None = Field(
+        default=None, description="Folder that live sessions are recorded in; none records none."
+    )
+    record_frames: Literal["hashes", "payloads"] = Field(
+        default="hashes", description="What is recorded of a frame: its hash, or all of it."
+    )
+    record_max_bytes: PositiveInt = Field(
+        default=4 << 30, description="Bytes of all recordings; the oldest makes room."
+    )
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
     study_max_bytes: PositiveInt = Field(
         default=4 << 30, description="Longest request that brings several clips."

@@ -20,9 +20,9 @@ TREE = {
     "server": (
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
-        "schedule", "pace", "engine", "saver", "roster", "stream", "study", "biplane", "artefacts",
-        "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes", "app", "commands",
-        "cli",
+        "recording", "replay", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
+        "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes",
+        "app", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
