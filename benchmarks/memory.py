@@ -49,8 +49,7 @@ CLIP_FRAMES, WINDOW = 48, 8
 CLIPS, BATCH = 300, 4
 CLEAN = TrainConfig("", clip_frames=CLIP_FRAMES, negative_share=0.0, burst_share=0.0)
 LEARNING_RATE, AVERAGE = 5e-4, 0.99
-STREAM_FRAMES = 56
-AFTER = 5
+STREAM_FRAMES, AFTER = 56, 5
 RECURRENT = ("from_memory", "from_sensory", "address", "gates", "value", "sensory")
 RUNNING_SHARE = 0.5
 
