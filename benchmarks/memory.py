@@ -6,7 +6,7 @@ START is a checkpoint that was trained frame by frame (``benchmarks/frontier.py`
 candidate). Every variant goes on from it with fresh recurrent parts, on the same beating clips of
 48 frames with the same bursts of 2 to 10 bad frames, back-propagated in windows of 8 frames while
 the state is carried on. It is then scored on beating streams of the validation patients, clean and
-with bursts of 3 to 10 bad frames. Figures are kept in ``OUT/SEED-NAME.npz``; ``--table`` prints what is there.
+with bursts of 3 to 10 bad frames. Figures are kept in ``OUT``; ``--table`` prints those there.
 """
 
 import argparse
