@@ -26,6 +26,7 @@ app = typer.Typer(
 View = Literal["A4C", "A2C"]
 AlphaRule = Literal["official", "rerelease"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+KeyFile = Annotated[Path | None, typer.Option(help="File that holds the server's API key.")]
 ViewOption = Annotated[View | None, typer.Option(help="Apical view, where the file does not say.")]
 
 
@@ -54,6 +55,11 @@ def installed(extra: str) -> Iterator[None]:
         raise CommandError(
             "not_installed", f"this needs {error.name}, which is not installed: {extra}"
         ) from error
+
+
+def read_key(path: Path | None) -> str | None:
+    """The API key that a file holds, None where there is no file."""
+    return None if path is None else path.read_text().strip()
 
 
 TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"
@@ -92,16 +98,13 @@ def stream(
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Send at the pace of acquisition.")
     ] = False,
-    key_file: Annotated[
-        Path | None, typer.Option(help="File that holds the server's API key.")
-    ] = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Stream a clip to a server and say each beat when it closes."""
     with command() as terminal:
         with installed(CLIENT):
             from server.commands.streaming import StreamRequest, stream_clip
-        key = None if key_file is None else key_file.read_text().strip()
-        stream_clip(StreamRequest(path, url, view, realtime, key), terminal)
+        stream_clip(StreamRequest(path, url, view, realtime, read_key(key_file)), terminal)
 
 
 @app.command()
@@ -129,13 +132,40 @@ def demo(
         run_demo(out, terminal)
 
 
-@app.command()
-def bench(as_json: AsJson = False) -> None:
-    """Measure this machine: one stream through a server of its own, and one upload."""
+bench = typer.Typer(invoke_without_command=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_machine(context: typer.Context, as_json: AsJson = False) -> None:
+    """Measure this machine through a server of its own, or with `bench server` another one."""
+    if context.invoked_subcommand is not None:
+        return
     with command(as_json) as terminal:
         with installed(CLIENT):
             from server.commands.bench import run_bench
         run_bench(terminal)
+
+
+@bench.command("server")
+def bench_server(
+    url: Annotated[str, typer.Option(help="Server, such as ws://127.0.0.1:8000.")],
+    sessions: Annotated[int, typer.Option(min=1, max=4096, help="At once.")] = 8,
+    fps: Annotated[float, typer.Option(min=0.1, max=1000, help="Frames a second of each.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86400, help="How long.")] = 10.0,
+    clip: Annotated[Path | None, typer.Option(help="What to stream; the sample if unset.")] = None,
+    key_file: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put live sessions on a server: how long answers take, and what is dropped or refused."""
+    with command(as_json) as terminal:
+        with installed(CLIENT):
+            from server.commands.bench import jpegs_of, size_of
+            from server.commands.load import Load, measure_server
+            from server.commands.streaming import websocket_url
+        images = jpegs_of(clip)
+        address, size, key = websocket_url(url), size_of(images), read_key(key_file)
+        measure_server(Load(address, size, images, sessions, fps, seconds, key), terminal)
 
 
 @app.command()

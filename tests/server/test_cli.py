@@ -31,6 +31,8 @@ def gdkvm(*words: str) -> Result:
         ("stream", "a.dcm"),
         ("stream", "--url", "ws://h"),
         ("evaluate",),
+        ("bench", "server"),
+        ("bench", "server", "--url", "ws://h", "--sessions", "0"),
         ("import-checkpoint",),
         ("export", "checkpoint.pt"),
         ("serve", "--port", "65536"),
@@ -59,7 +61,8 @@ def test_every_command_is_described_in_the_docs() -> None:
     for name in COMMANDS:
         assert f"gdkvm {name}" in text, name
     declared = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
-    assert declared == set(COMMANDS)
+    assert declared | {"bench"} == set(COMMANDS)
+    assert {group.name for group in app.registered_groups} == {"bench", "keys"}
 
 
 def test_weights_are_listed_with_their_checksums() -> None:

@@ -12,7 +12,7 @@ from server.commands.bench import (
     base_figures,
     blocked_share,
     document,
-    sample_images,
+    jpegs_of,
     size_of,
 )
 from server.commands.load import Load, run_load
@@ -42,7 +42,7 @@ def test_the_document_has_what_scripts_rely_on_and_null_where_nothing_was_measur
 def test_the_frames_sent_are_those_of_the_sample() -> None:
     with open_clip(sample_path()) as clip:
         first = next(clip.frames).pixels_HW
-    sent = cv2.imdecode(np.frombuffer(sample_images()[0], np.uint8), cv2.IMREAD_GRAYSCALE)
+    sent = cv2.imdecode(np.frombuffer(jpegs_of(None)[0], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert sent is not None
     assert np.abs(sent.astype(float) - first).mean() < 2
 
@@ -59,7 +59,7 @@ def test_a_load_counts_every_frame_once_and_sessions_that_are_not_admitted(tmp_p
         assert answers.refused == 0
         assert min(answers.times_ms) > 0.0
         live.server.parts.engine.pace = Pace(1, capacity_fps=30.0)
-        assert asyncio.run(run_load(asked)).refused == 1
+        assert asyncio.run(run_load(asked)).refusals == {"full": 1}
 
 
 def test_late_wake_ups_of_the_event_loop_are_read_from_the_metrics() -> None:
