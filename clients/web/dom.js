@@ -38,6 +38,15 @@ export function table(caption, titles, rows) {
   );
 }
 
+const SLIDER_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"]);
+
+/** Whether what has the focus does something of its own with this key. */
+function isTaken(key, target) {
+  if (target.closest("input[type=range]")) return SLIDER_KEYS.has(key);
+  if (target.closest("input, select, textarea, video, summary")) return true;
+  return [" ", "Enter"].includes(key) && target.closest("button, a, label") !== null;
+}
+
 /**
  * Act on keys, unless the key belongs to a field or a control that has the focus.
  *
@@ -47,9 +56,7 @@ export function takeKeys(actions) {
   document.addEventListener("keydown", (event) => {
     const isHeld = event.ctrlKey || event.metaKey || event.altKey;
     const isOpen = document.querySelector("dialog[open]");
-    const isControl = event.target.closest("input, select, textarea, video, summary");
-    const isPress = [" ", "Enter"].includes(event.key) && event.target.closest("button, a, label");
-    if (isHeld || isOpen || isControl || isPress) return;
+    if (isHeld || isOpen || isTaken(event.key, event.target)) return;
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;
     event.preventDefault();

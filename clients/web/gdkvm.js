@@ -26,6 +26,8 @@ const MAGIC = [0x47, 0x44, 0x4b, 0x46]; // "GDKF"
 const VERSION = 1;
 const UNKNOWN_TIME_US = -(2n ** 63n);
 const IDLE_CLOSE_CODE = 4002;
+const FAREWELL_CLOSE_CODE = 1000; // ends the session; any other lets it be resumed
+const COMEBACK_CLOSE_CODE = 4000;
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
 const CLOGGED_BYTES = 1 << 20;
@@ -190,7 +192,7 @@ export class GdkvmStream extends EventTarget {
 
   /** Leave at once, without a summary. */
   close() {
-    this.#leave();
+    this.#leave(FAREWELL_CLOSE_CODE);
     this.#enter("closed");
   }
 
@@ -232,12 +234,12 @@ export class GdkvmStream extends EventTarget {
   }
 
   /** Let go of the socket without waiting for its end, which on a dead link may take minutes. */
-  #leave() {
+  #leave(code = COMEBACK_CLOSE_CODE) {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
     if (!this.#socket) return;
     this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket.close(1000);
+    this.#socket.close(code);
     this.#socket = null;
   }
 

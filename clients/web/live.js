@@ -12,6 +12,7 @@ export class LiveView extends EventTarget {
   #source;
   #worker;
   #originUs = null;
+  #late = []; // what was under way when the picture was frozen
 
   /**
    * @param {import("./sources.js").Source} source
@@ -66,6 +67,7 @@ export class LiveView extends EventTarget {
       return;
     }
     this.history = [];
+    this.#late = [];
     this.beats.clear();
     this.resumedAt = [];
   }
@@ -77,9 +79,17 @@ export class LiveView extends EventTarget {
     this.arrivalsMs = [...this.arrivalsMs.slice(1 - RECENT), performance.now()];
     const seconds = (result.time_us - this.#originUs) / 1e6;
     const frame = { picture, result, seconds };
-    this.history.push(frame);
-    if (this.history.length > HISTORY_FRAMES && !this.isFrozen) this.history.shift();
-    if (!this.isFrozen) this.#tell("show", { ...frame, index: this.history.length - 1 });
+    if (this.isFrozen) {
+      this.#late.push(frame); // the frozen picture stays the last one
+      return;
+    }
+    this.#keep([frame]);
+    this.#tell("show", { ...frame, index: this.history.length - 1 });
+  }
+
+  #keep(frames) {
+    this.history.push(...frames);
+    this.history.splice(0, this.history.length - HISTORY_FRAMES);
   }
 
   #takeBeat(beat) {
@@ -102,6 +112,7 @@ export class LiveView extends EventTarget {
   /** Stop the picture, or go on. */
   freeze(isFrozen = !this.isFrozen) {
     this.isFrozen = isFrozen;
+    if (!isFrozen) this.#keep(this.#late.splice(0));
     this.cursor = isFrozen ? this.history.length - 1 : null;
     this.arrivalsMs = [];
     this.#worker.postMessage({ type: "run", isRunning: !isFrozen });

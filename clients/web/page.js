@@ -11,7 +11,8 @@ import { cropped, openCamera, openClip, openFilm, openSample, openScreen, videoI
 const TEXT_MS = 200;
 const STEP = 10;
 
-let server = null;
+const reached = openServer();
+let openings = 0;
 let view = null;
 let shown = null;
 let lastTextMs = 0;
@@ -76,12 +77,21 @@ function watch(source, { keepSource = false } = {}) {
   offerCrop(source.pictures === undefined);
 }
 
-/** Show which source is on, after it could be opened; else say why not. */
+/**
+ * Show which source is on, after it could be opened; else say why not. Of several that are being opened only the
+ * last one asked for is shown, whichever is ready first.
+ */
 async function open(button, opening) {
+  const number = ++openings;
+  const isLast = () => number === openings;
   notice("notice", "");
   try {
-    const source = await opening();
+    const source = await opening(isLast);
     if (!source) return;
+    if (!isLast()) {
+      source.stop();
+      return;
+    }
     watch(source);
     source.onended = () => end(source);
     for (const each of document.querySelectorAll(".sources [aria-pressed]")) {
@@ -89,7 +99,7 @@ async function open(button, opening) {
     }
     await showDevices(button === byId("source-camera"));
   } catch (error) {
-    notice("notice", refusal(error));
+    if (isLast()) notice("notice", refusal(error));
   }
 }
 
@@ -110,6 +120,10 @@ function refusal(error) {
   return words[error.name] ?? error.message;
 }
 
+function playSample() {
+  return open(byId("source-sample"), async () => openSample(await reached));
+}
+
 async function showDevices(isCamera) {
   const devices = isCamera ? await videoInputs() : [];
   byId("device-label").hidden = devices.length < 2;
@@ -119,17 +133,20 @@ async function showDevices(isCamera) {
 }
 
 /** A film plays in the browser; what the browser cannot decode, the server reads first. */
-async function openFile(file) {
-  return (await openFilm(file)) ?? uploaded(file);
+async function openFile(file, isLast) {
+  return (await openFilm(file)) ?? uploaded(file, isLast);
 }
 
-async function uploaded(file) {
+async function uploaded(file, isLast) {
+  const tell = (text) => isLast() && notice("notice", text);
+  const server = await reached;
   const offers = await readOffers(server);
-  const onProgress = (share) => notice("notice", `Sending ${file.name}, ${Math.round(100 * share)} %`);
+  const onProgress = (share) => tell(`Sending ${file.name}, ${Math.round(100 * share)} %`);
   const { id } = await server.upload(file, { view: byId("view").value, onProgress });
   for await (const { state, progress, error } of server.follow(id)) {
+    if (!isLast()) return null;
     if (state === "failed") throw new Error(error.message);
-    notice("notice", `Reading ${file.name}${progress === null ? "" : `, ${Math.round(100 * progress)} %`}`);
+    tell(`Reading ${file.name}${progress === null ? "" : `, ${Math.round(100 * progress)} %`}`);
   }
   const result = await server.result(id);
   if (!offers("get", "/v1/clips/{}/frames/{}.jpg")) {
@@ -178,21 +195,23 @@ function wireKeys() {
 
 function wireSources() {
   const camera = () => open(byId("source-camera"), () => openCamera(byId("device").value || null));
-  byId("source-sample").addEventListener("click", (event) => open(event.target, () => openSample(server)));
+  byId("source-sample").addEventListener("click", playSample);
   byId("source-camera").addEventListener("click", camera);
   byId("device").addEventListener("change", camera);
   byId("source-screen").addEventListener("click", (event) => open(event.target, openScreen));
   byId("source-camera").hidden = !navigator.mediaDevices?.getUserMedia;
   byId("source-screen").hidden = !navigator.mediaDevices?.getDisplayMedia;
-  byId("view").addEventListener("change", () => watch(view.source, { keepSource: true }));
+  byId("view").addEventListener("change", () => view && watch(view.source, { keepSource: true }));
   byId("file").addEventListener("change", ({ target }) => {
-    if (target.files.length) open(null, () => openFile(target.files[0]));
+    const [file] = target.files;
+    if (file) open(null, (isLast) => openFile(file, isLast));
     target.value = "";
   });
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    if (event.dataTransfer.files.length) open(null, () => openFile(event.dataTransfer.files[0]));
+    const [file] = event.dataTransfer.files;
+    if (file) open(null, (isLast) => openFile(file, isLast));
   });
 }
 
@@ -202,6 +221,8 @@ function wire() {
   byId("forward").addEventListener("click", () => step(1));
   byId("scrub").addEventListener("input", ({ target }) => view.seek(target.valueAsNumber));
   byId("opacity").addEventListener("input", draw);
+  // Who moved it by hand goes on with the keys of the picture, not with those of the slider.
+  for (const id of ["opacity", "scrub"]) byId(id).addEventListener("pointerup", ({ target }) => target.blur());
   window.addEventListener("resize", () => {
     draw();
     if (view) showCurve(view);
@@ -218,12 +239,11 @@ function wire() {
 
 async function begin() {
   wire();
-  server = await openServer();
-  await open(byId("source-sample"), () => openSample(server));
+  await playSample();
   // Who asked the system for less motion is shown a still picture first.
   if (window.matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    view.addEventListener("beat", () => view.freeze(true), { once: true });
+    view?.addEventListener("beat", () => view.freeze(true), { once: true });
   }
 }
 
-begin().catch((error) => notice("notice", error.message));
+begin();

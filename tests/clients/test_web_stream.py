@@ -7,7 +7,7 @@ SOCKET = """
     const sockets = [];
     class Scripted {
       constructor(url) {
-        Object.assign(this, { url, texts: [], seqs: [], bufferedAmount: 0, isClosed: false });
+        Object.assign(this, { url, texts: [], seqs: [], bufferedAmount: 0, closedWith: null });
         sockets.push(this);
         setTimeout(() => this.onopen?.());
       }
@@ -15,7 +15,7 @@ SOCKET = """
         if (typeof message === "string") this.texts.push(JSON.parse(message));
         else this.seqs.push(Number(new DataView(message).getBigUint64(8, true)));
       }
-      close() { this.isClosed = true; }
+      close(code) { this.closedWith = code; }
       say(message) { this.onmessage?.({ data: JSON.stringify(message) }); }
       ready(more = {}) {
         this.say({ type: "ready", resume: "secret", credits: 2, resumed: false, ...more });
@@ -120,10 +120,11 @@ def test_a_link_that_fell_silent_is_taken_for_cut() -> None:
         const second = await next(2);
         second.ready({ resumed: true });
         first.say({ type: "result", seq: 0 });
-        tell([first.isClosed, second.texts[0].resume, second.seqs, stream.unanswered]);
+        tell([first.closedWith, second.texts[0].resume, second.seqs, stream.unanswered]);
         """
     )
-    assert told == [True, "secret", [0], 1]
+    # Not 1000: should the link wake up after all, that would end the session.
+    assert told == [4000, "secret", [0], 1]
 
 
 def test_an_error_that_is_final_ends_the_stream_with_the_servers_sentence() -> None:

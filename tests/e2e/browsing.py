@@ -4,7 +4,7 @@ import re
 import shutil
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -45,6 +45,14 @@ def css_colour(page: Page, name: str) -> list[int]:
 def count_outline(page: Page, name: str) -> int:
     """How many pixels of the image have a structure's colour."""
     return int(page.locator("#image").evaluate(COUNT_PIXELS_OF, css_colour(page, name)))
+
+
+def show_outlines(page: Page) -> None:
+    """Draw outlines at full strength, by the mouse: the keys stay the picture's."""
+    slider = page.locator("#opacity")
+    width_px = float(slider.evaluate("slider => slider.clientWidth"))
+    slider.click(position={"x": width_px - 2, "y": 5})
+    expect(slider).to_have_js_property("value", "100")
 
 
 def wait_for_outline(page: Page, name: str) -> None:

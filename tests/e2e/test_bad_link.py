@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.browsing import wait_for_outline
+from tests.e2e.browsing import show_outlines, wait_for_outline
 from tests.e2e.link import bad_link
 
 
@@ -17,7 +17,7 @@ def test_the_view_goes_on_over_a_bad_link_and_says_when_its_session_is_resumed(
     assert port is not None
     with bad_link(port) as link:
         page = visit(f"http://127.0.0.1:{link.port}")
-        page.locator("#opacity").fill("100")
+        show_outlines(page)
         wait_for_outline(page, "lv")
         resumed = page.locator("#resumed")
 

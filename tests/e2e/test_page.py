@@ -6,10 +6,16 @@ from pathlib import Path
 
 import av
 import numpy as np
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from server.ingest import sample_path
-from tests.e2e.browsing import PHONE, is_too_wide, violations, wait_for_outline
+from tests.e2e.browsing import (
+    PHONE,
+    is_too_wide,
+    show_outlines,
+    violations,
+    wait_for_outline,
+)
 
 Visit = Callable[..., Page]
 
@@ -20,7 +26,7 @@ def test_the_sample_plays_with_outlines_and_an_ef_and_can_be_frozen_and_stepped(
     page = visit(address)
     expect(page.locator("#ef")).to_have_attribute("data-state", re.compile("measured|withheld"))
     expect(page.locator("#connection")).to_have_text("live")
-    page.locator("#opacity").fill("100")
+    show_outlines(page)
     for name in ("lv", "myocardium"):
         wait_for_outline(page, name)
     assert violations(page) == []
@@ -41,6 +47,10 @@ def test_the_sample_plays_with_outlines_and_an_ef_and_can_be_frozen_and_stepped(
     page.keyboard.press("Escape")
     page.locator("#play").click()
     expect(page.locator("#badge")).to_be_hidden()
+    page.locator("#opacity").press("Home")
+    page.keyboard.press(" ")  # of no use to a slider, so it freezes
+    expect(page.locator("#badge")).to_be_visible()
+    assert page.locator("#opacity").input_value() == "0"
 
 
 def test_the_page_says_what_it_is_and_links_to_what_there_is(visit: Visit, address: str) -> None:
@@ -71,7 +81,7 @@ def test_a_camera_is_streamed_from_a_worker_and_can_be_cropped(visit: Visit, add
     page = visit(address)
     page.locator("#source-camera").click()
     expect(page.locator("#source")).to_contain_text("live")
-    page.locator("#opacity").fill("100")
+    show_outlines(page)
     wait_for_outline(page, "lv")
     assert any(worker.url.endswith("/sender.js") for worker in page.workers)
     whole = page.evaluate("() => image.clientWidth / image.clientHeight")
@@ -110,7 +120,7 @@ def test_a_dicom_file_is_read_by_the_server_and_played_live(visit: Visit, addres
     page = visit(address)
     page.locator("#file").set_input_files(sample_path())
     expect(page.locator("#source")).to_contain_text(sample_path().name)
-    page.locator("#opacity").fill("100")
+    show_outlines(page)
     wait_for_outline(page, "lv")
 
 
@@ -122,6 +132,25 @@ def test_a_file_that_is_no_clip_is_refused_in_words(
     page = visit(address)
     page.locator("#file").set_input_files(note)
     expect(page.locator("#notice")).to_contain_text("neither DICOM")
+
+
+def test_of_two_sources_the_one_asked_for_last_is_shown(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    note = tmp_path / "note.txt"
+    note.write_text("not a clip")
+    page = visit(address)
+    expect(page.locator("#connection")).to_have_text("live")
+    held: list[Route] = []
+    page.route("**/sample.json", lambda route: held.append(route))
+    page.locator("#source-sample").click()
+    page.locator("#file").set_input_files(note)
+    refused = page.locator("#notice")
+    expect(refused).to_contain_text("neither DICOM")
+    with page.expect_event("requestfinished", lambda each: each.url.endswith("/sample/29.jpg")):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    expect(refused).to_contain_text("neither DICOM")
 
 
 def test_who_asked_for_less_motion_sees_a_still_picture(visit: Visit, address: str) -> None:
