@@ -27,6 +27,7 @@ export class ResultView {
   #offers;
   #onChange;
   #id = null;
+  #turn = 0; // rises with every clip shown, so that an answer that comes late is known for one
   #result = null;
   #player = null;
   #shown = null;
@@ -76,18 +77,20 @@ export class ResultView {
   async show(id, name) {
     this.#leave();
     this.#id = id;
+    const turn = this.#turn;
     byId("result").hidden = false;
     try {
       const result = await this.#server.result(id);
-      if (this.#id !== id) return;
+      if (this.#turn !== turn) return;
       this.#fill(name, result);
       await this.#openPlayer(id, result);
     } catch (error) {
-      if (this.#id === id) write("result-error", error.message);
+      if (this.#turn === turn) write("result-error", error.message);
     }
   }
 
   #leave() {
+    this.#turn += 1;
     this.#editor.close();
     this.#player?.close();
     this.#player = this.#id = this.#result = null;
@@ -169,8 +172,10 @@ export class ResultView {
   }
 
   async #openPlayer(id, result) {
+    const turn = this.#turn;
     const outlines = await this.#server.ask(clipPath(id, "outlines.json"));
-    if (this.#id !== id) return;
+    if (this.#turn !== turn) return;
+    this.#player?.close();
     this.#notice("");
     byId("player").hidden = byId("details").hidden = false;
     byId("scrub").max = result.frames.length - 1;
@@ -226,15 +231,16 @@ export class ResultView {
 
   async #save(outline) {
     const { index } = this.#player;
-    const id = this.#id;
+    const [id, turn] = [this.#id, this.#turn];
     const name = byId("result-name").textContent;
     const answer = await this.#server.ask(clipPath(id, "frames", String(index)), {
       method: "PATCH", json: { contours: { lv: [outline] } },
     });
-    this.#fill(name, answer.frames ? answer : await this.#server.result(id));
-    await this.#openPlayer(id, this.#result);
-    this.#player.stop();
-    this.#player.seek(index);
+    if (this.#turn !== turn) return;
+    this.#fill(name, answer);
+    await this.#openPlayer(id, answer);
+    this.#player?.stop();
+    this.#player?.seek(index);
   }
 
   async #forget() {
