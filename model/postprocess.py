@@ -53,10 +53,12 @@ def _write_labels(
     """Fill the span of ``inside_HW`` with the label of the greatest probability, in place."""
     size = (inside_HW.shape[1], inside_HW.shape[0])
     best_HW = cv2.resize(background_HW, size, interpolation=cv2.INTER_LINEAR)[span]
+    seat_HW = inside_HW[span]
     for index, probability_HW in enumerate(seen_NHW):
         scaled_HW = cv2.resize(
             np.ascontiguousarray(probability_HW), size, interpolation=cv2.INTER_LINEAR
         )[span]
-        wins_HW = cv2.compare(scaled_HW, best_HW, cv2.CMP_GT).view(bool)
-        np.copyto(inside_HW[span], np.uint8(index + 1), where=wins_HW)
+        # 255 where it wins; a later structure's label is greater than those that it replaces.
+        wins_HW = cv2.compare(scaled_HW, best_HW, cv2.CMP_GT)
+        np.maximum(seat_HW, np.minimum(wins_HW, np.uint8(index + 1)), out=seat_HW)
         best_HW = cv2.max(best_HW, scaled_HW)

@@ -1,6 +1,6 @@
 """The step in OpenVINO: the default on a CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,16 +60,12 @@ class OpenVinoBackend:
             raise WeightsError(f"{path.name} is not an exported step: {error}") from error
         self.spec = StateSpec(tuple(state), shapes)
         self.precision = str(crowd.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self._alone: ov.InferRequest | None = alone and alone.create_infer_request()
-        self._crowd: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        requests = [crowd.create_infer_request() for _ in range(streams)]
         # The library's first run fills a table under a lock of its own; two first runs at once in
-        # two threads wait for each other for ever.
-        empty = {name: np.zeros(tuple(network.input(name).shape), np.float32) for name in names}
-        for request in (*requests, *([self._alone] if self._alone else [])):
-            request.infer(empty)
-        for request in requests:
-            self._crowd.put(request)
+        # two threads wait for each other for ever. That is why each runs here once.
+        self._alone = alone and _Request(alone)
+        self._crowd: SimpleQueue[_Request] = SimpleQueue()
+        for _ in range(streams):
+            self._crowd.put(_Request(crowd))
         self._counting = Lock()
         self._under_way = 0
 
@@ -77,18 +73,19 @@ class OpenVinoBackend:
         self, image_11HW: NDArray[np.float32], state: MemoryState
     ) -> tuple[NDArray[np.float32], float, MemoryState]:
         """See ``Backend.step``; the interpreter lock is free while the network runs."""
-        inputs = {IMAGE: image_11HW, **dict(zip(state.spec.names, state.arrays, strict=True))}
         with self._request() as request:
-            result = request.infer(inputs, share_inputs=True, share_outputs=True)
-            probabilities_NHW = np.array(result[PROBABILITIES][0], np.float32)
-            presence = float(result[PRESENCE][0])
-            arrays = tuple(
-                np.array(result[STATE_OUT + name], np.float32) for name in state.spec.names
-            )
+            np.copyto(request.inputs[IMAGE], image_11HW)
+            for name, array in zip(self.spec.names, state.arrays, strict=True):
+                np.copyto(request.inputs[name], array)
+            request.run()
+            outputs = request.outputs
+            probabilities_NHW = outputs[PROBABILITIES][0].copy()
+            presence = float(outputs[PRESENCE][0])
+            arrays = tuple(outputs[STATE_OUT + name].copy() for name in self.spec.names)
         return probabilities_NHW, presence, MemoryState(self.spec, arrays)
 
     @contextmanager
-    def _request(self) -> Iterator[ov.InferRequest]:
+    def _request(self) -> "Iterator[_Request]":
         """Lend the request on more threads to whoever finds nobody at work, else another one."""
         with self._counting:
             alone = None if self._under_way else self._alone
@@ -101,6 +98,33 @@ class OpenVinoBackend:
                 self._crowd.put(request)
             with self._counting:
                 self._under_way -= 1
+
+
+class _Request:
+    """Memory for one frame under way, and what runs it.
+
+    Attributes:
+        inputs: by name, to be written before a run.
+        outputs: by name, written by every run.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = self._own(compiled.inputs)
+        self.outputs = self._own(compiled.outputs)
+        self.run()
+
+    def run(self) -> None:
+        """Run once, in the calling thread."""
+        self._request.infer(share_outputs=True)
+
+    def _own(self, ports: Sequence[ov.ConstOutput]) -> dict[str, NDArray[np.float32]]:
+        """Give the ports memory of ours, which spares the library its look at every argument."""
+        arrays = {port.get_any_name(): np.zeros(tuple(port.shape), np.float32) for port in ports}
+        for port in ports:
+            memory = ov.Tensor(arrays[port.get_any_name()], shared_memory=True)
+            self._request.set_tensor(port, memory)
+        return arrays
 
 
 def _options(threads: int, streams: int, precision: str | None) -> dict[str, Any]:

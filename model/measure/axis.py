@@ -27,6 +27,8 @@ FLAT_TOLERANCE = 0.03
 Source: section 1.3 rule 2, 8 px or 1.5 % of an image of which a ventricle fills about half.
 """
 
+_END = np.zeros(1, np.bool_)
+
 FLAT_POINTS = 64
 POLAR_ANGLES = 90
 
@@ -177,19 +179,22 @@ def _longest_arc(
     Returns:
         Indices of its first and last point, None when no point or every point is inside.
     """
-    outside = np.flatnonzero(~is_inside_P)
-    if len(outside) in (0, len(is_inside_P)):
-        return None
-    shift = int(outside[0])
-    edges = np.diff(np.concatenate([np.roll(is_inside_P, -shift), [False]]).astype(np.int8))
-    # The ring starts outside, so a run starts after each +1 and ends at the next -1.
-    first_R, last_R = np.flatnonzero(edges == 1) + 1, np.flatnonzero(edges == -1)
-    along_P = np.concatenate([[0.0], np.cumsum(np.roll(steps_P, -shift))])
-    breaks = along_P[first_R[1:]] - along_P[last_R[:-1]] > BRIDGED_SHARE * along_P[-1]
-    first_R = first_R[np.concatenate([[True], breaks])]
-    last_R = last_R[np.concatenate([breaks, [True]])]
-    best = int(np.argmax(along_P[last_R] - along_P[first_R]))
     count = len(is_inside_P)
+    inside = np.count_nonzero(is_inside_P)
+    if inside in (0, count):
+        return None
+    shift = int(is_inside_P.argmin())
+    ring_P = np.concatenate([is_inside_P[shift:], is_inside_P[:shift], _END])
+    # The ring starts outside, so the places where it changes are starts and ends in turn.
+    (changes,) = (ring_P[1:] != ring_P[:-1]).nonzero()
+    first_R, last_R = changes[::2] + 1, changes[1::2]
+    along_P = np.zeros(count + 1)
+    np.cumsum(np.concatenate([steps_P[shift:], steps_P[:shift]]), out=along_P[1:])
+    if len(first_R) > 1:
+        breaks = along_P[first_R[1:]] - along_P[last_R[:-1]] > BRIDGED_SHARE * along_P[-1]
+        first_R = first_R[np.concatenate([[True], breaks])]
+        last_R = last_R[np.concatenate([breaks, [True]])]
+    best = int((along_P[last_R] - along_P[first_R]).argmax())
     return (int(first_R[best]) + shift) % count, (int(last_R[best]) + shift) % count
 
 

@@ -75,7 +75,7 @@ def _level_lines(padded_HW: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [np.asarray(line, np.float64) for line in generator.lines(LEVEL)]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _pixel_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Column and row number of every pixel of a square."""
     columns, rows = np.meshgrid(
@@ -113,5 +113,5 @@ def neighbours(
 
 def segment_lengths(outline_P2: NDArray[np.float64]) -> NDArray[np.float64]:
     """Length of each side of a closed outline, one fewer than its points."""
-    steps = np.diff(outline_P2, axis=0)
+    steps = outline_P2[1:] - outline_P2[:-1]
     return np.hypot(steps[:, 0], steps[:, 1])
