@@ -64,6 +64,7 @@ def read_key(path: Path | None) -> str | None:
 
 TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"
 CLIENT = "pip install ./clients/python"
+CLUSTER = "pip install 'gdkvm-live[cluster]'"
 
 
 @app.command()
@@ -88,6 +89,43 @@ def segment(
     """Segment clips in this process: DICOM, a zip of DICOM, MP4, MOV, AVI or GIF."""
     with command(as_json) as terminal:
         run_segment(paths, view, out, terminal)
+
+
+@app.command()
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="Folder, manifest (.txt, .csv), or a DICOMweb server's address."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of tables; what is there is not done again.")],
+    view: ViewOption = None,
+    model: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Clips at once; one a processor if unset.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    masks: Annotated[bool, typer.Option("--masks", help="Keep every clip's masks.npz.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Work anew on what was refused before.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster; else this machine alone.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="File that holds the DICOMweb server's token.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn an archive of clips into Parquet: one row a clip, one a beat; resumable."""
+    with command(as_json) as terminal:
+        with installed(CLUSTER):
+            from server.batch.work import Task
+            from server.commands.batch import BatchRequest, run_batch
+        key = None if key_file is None else key_file.read_text().strip()
+        task = Task(model, view, masks, key)
+        run_batch(BatchRequest(source, out, task, workers, again, cluster, gpus), terminal)
 
 
 @app.command()

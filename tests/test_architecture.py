@@ -22,7 +22,7 @@ TREE = {
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
         "recording", "replay", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
         "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes",
-        "app", "commands", "cli",
+        "app", "batch", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -44,12 +44,15 @@ HOMES = {
     "redis": ("server/snapshots/redis_store.py",),
     "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
+    "ray": ("server/batch/flow.py",),
+    "pyarrow": ("server/batch/",),
+    "httpx": ("server/batch/dicomweb.py",),
 }
 """Libraries that only these places may know."""
 
 EXTRAS = {
     "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib", "highdicom",
-    "scipy", "gdkvm_client", "redis", "pynetdicom",
+    "scipy", "gdkvm_client", "redis", "pynetdicom", "ray", "pyarrow", "httpx",
 }  # fmt: skip
 """What an installation for serving on a CPU may lack, so what may be imported late."""
 

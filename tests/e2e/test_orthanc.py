@@ -1,12 +1,6 @@
 """A real PACS, Orthanc: it pushes clips to us, and keeps our objects as they are."""
 
-import json
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,58 +10,16 @@ from pydicom.uid import generate_uid
 
 from server.settings import Settings
 from tests.server.ingest.making import run
+from tests.server.orthanc import TITLE, orthanc_server
 from tests.server.phantom import Served, phantom_clip, serving
 from tests.server.routes.asking import COUNT, wait_until
-
-PLUGINS = Path("/usr/share/orthanc/plugins")
-TITLE = "ORTHANC"
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A PACS of its own folder and ports."""
-    program = shutil.which("Orthanc")
-    if program is None:
-        pytest.skip("Orthanc is not installed")
-    folder = tmp_path_factory.mktemp("orthanc")
-    http, dicom = _free_port(), _free_port()
-    settings = {
-        "StorageDirectory": str(folder), "IndexDirectory": str(folder), "HttpPort": http,
-        "DicomPort": dicom, "DicomAet": TITLE, "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False, "Plugins": [str(PLUGINS / "libOrthancDicomWeb.so")],
-        "DicomModalities": {"storescu": ["STORESCU", "127.0.0.1", 1]},
-    }  # fmt: skip
-    if not PLUGINS.is_dir():
-        del settings["Plugins"]
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with _process(program, folder), httpx.Client(base_url=f"http://127.0.0.1:{http}") as client:
-        wait_until(lambda: _answers(client))
-        client.headers["X-Dicom-Port"] = str(dicom)
+    with orthanc_server(tmp_path_factory.mktemp("orthanc")) as client:
         yield client
-
-
-@contextmanager
-def _process(program: str, folder: Path) -> Iterator[None]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/system").status_code == 200
-    except httpx.TransportError:
-        time.sleep(0.1)
-        return False
 
 
 @pytest.fixture

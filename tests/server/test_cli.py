@@ -11,8 +11,8 @@ from server.cli import app, installed
 from server.commands.terminal import CommandError
 
 COMMANDS = (
-    "serve", "segment", "stream", "replay", "demo", "bench", "weights", "train", "evaluate",
-    "export", "import-checkpoint",
+    "serve", "segment", "batch", "stream", "replay", "demo", "bench", "weights", "train",
+    "evaluate", "export", "import-checkpoint",
 )  # fmt: skip
 
 
