@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from threading import Lock
 from typing import Any
 
@@ -14,6 +15,11 @@ from numpy.typing import NDArray
 from model.backends.base import IMAGE, PRESENCE, PROBABILITIES, STATE_OUT
 from model.errors import WeightsError
 from model.state import MemoryState, StateSpec
+
+MOST_COMPILED = 8
+"""Compiled for one stream, a network runs in the thread that calls it; compiled for several, it
+hands every frame to a thread of the library's, which costs two changes of threads. So each stream
+has a network of its own, up to this many: each takes 16 MB and a fifth of a second."""
 
 
 class OpenVinoBackend:
@@ -50,7 +56,9 @@ class OpenVinoBackend:
             names = tuple(port.get_any_name() for port in network.inputs)
             state = [name for name in names if name != IMAGE]
             shapes = tuple(tuple(network.input(name).shape) for name in state)
-            crowd = core.compile_model(network, "CPU", _options(threads, streams, precision))
+            models = min(streams, MOST_COMPILED)
+            options = _options(ceil(threads / models), ceil(streams / models), precision)
+            crowd = [core.compile_model(network, "CPU", options) for _ in range(models)]
             alone = (
                 None
                 if wide <= max(1, threads // streams)
@@ -59,13 +67,14 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise WeightsError(f"{path.name} is not an exported step: {error}") from error
         self.spec = StateSpec(tuple(state), shapes)
-        self.precision = str(crowd.get_property("INFERENCE_PRECISION_HINT").to_string())
+        self.precision = str(crowd[0].get_property("INFERENCE_PRECISION_HINT").to_string())
         # The library's first run fills a table under a lock of its own; two first runs at once in
         # two threads wait for each other for ever. That is why each runs here once.
         self._alone = alone and _Request(alone)
-        self._crowd: SimpleQueue[_Request] = SimpleQueue()
-        for _ in range(streams):
-            self._crowd.put(_Request(crowd))
+        # Last in, first out: what ran last has its weights in the cache.
+        self._crowd: LifoQueue[_Request] = LifoQueue()
+        for number in range(streams):
+            self._crowd.put(_Request(crowd[number % models]))
         self._counting = Lock()
         self._under_way = 0
 

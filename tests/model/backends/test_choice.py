@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,7 @@ def test_a_backend_that_is_not_installed_is_named(
 def test_serving_on_a_processor_loads_neither_torch_nor_onnxruntime(tiny_weights: Path) -> None:
     program = f"""
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from model import load_predictor
 load_predictor(folder=Path({str(tiny_weights)!r}), streams=None, backend="openvino")
@@ -154,6 +156,19 @@ with ThreadPoolExecutor(4) as pool:
     assert len(set(pool.map(first, range(4)))) == 1
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.parametrize(("threads", "streams"), [(1, 1), (3, 2), (10, 10)])
+def test_as_many_frames_at_once_as_there_are_streams(
+    tiny_weights: Path, threads: int, streams: int
+) -> None:
+    backend = OpenVinoBackend(
+        load_info(folder=tiny_weights).path, threads=threads, streams=streams, alone_threads=1
+    )
+    with ExitStack() as lent:
+        requests = {id(lent.enter_context(backend._request())) for _ in range(streams)}
+        assert len(requests) == streams
+        assert backend._crowd.empty()
 
 
 def test_damaged_or_missing_parameters_are_refused(tiny_weights: Path, tmp_path: Path) -> None:
