@@ -63,6 +63,7 @@ def read_key(path: Path | None) -> str | None:
 
 
 TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"
+TENSORBOARD = "pip install 'gdkvm-live[train,tensorboard]'"
 CLIENT = "pip install ./clients/python"
 CLUSTER = "pip install 'gdkvm-live[cluster]'"
 
@@ -252,14 +253,33 @@ def keys_revoke(name: KeyName, file: KeysFile = None, as_json: AsJson = False) -
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file of the run's settings.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; one begun there goes on.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file of settings; without it those of --out.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="CAMUS, EchoNet-Dynamic, PNG stills or DICOM with masks.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run, which goes on if begun; else a new one.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every file, say what is there, train nothing.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log to OUT/tensorboard too.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Train, or go on training. Needs torch."""
-    with command() as terminal:
+    """Say what the data are, and train, or go on training. Needs torch."""
+    if config is None and data is None and out is None:
+        raise typer.BadParameter(
+            "say what to train on: --data PATH, a TOML file, or --out of a run"
+        )
+    with command(as_json) as terminal:
         with installed(TRAIN):
-            from server.commands.training import run_training
-        run_training(config, out, terminal)
+            from server.commands.training import TrainRequest, run_training
+        with installed(TENSORBOARD):
+            run_training(TrainRequest(config, data, out, check, tensorboard), terminal)
 
 
 @app.command()

@@ -28,7 +28,8 @@ TREE = {
 """The files and folders of each package in the order of travel; each may import those before it."""
 
 HOMES = {
-    "pydicom": ("server/ingest/", "server/export/"),
+    "pydicom": ("server/ingest/", "server/export/", "model/training/sets/dicom.py"),
+    "nibabel": ("model/training/sets/camus.py",),
     "pynetdicom": ("server/cstore/",),
     "highdicom": ("server/export/",),
     "fastapi": ("server/app.py", "server/routes/"),
@@ -52,7 +53,8 @@ HOMES = {
 
 EXTRAS = {
     "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "matplotlib", "highdicom",
-    "scipy", "gdkvm_client", "redis", "pynetdicom", "ray", "pyarrow", "httpx",
+    "scipy", "gdkvm_client", "redis", "pynetdicom", "ray", "pyarrow", "httpx", "nibabel",
+    "tensorboard",
 }  # fmt: skip
 """What an installation for serving on a CPU may lack, so what may be imported late."""
 

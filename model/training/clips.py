@@ -1,8 +1,9 @@
-"""Patients of the A4C PNG layout, and the motion between their two phases.
+"""Patients, and the motion between their two phases.
 
-A patient has one end-diastolic and one end-systolic still with masks. The motion carries both
-stills to any contraction in between (and a little beyond) by thin-plate splines through matched
-contour points, so that training clips beat although the data hold no frame between the phases.
+A patient has one end-diastolic and one end-systolic still with masks, and may have more between.
+The motion carries both stills to any contraction in between (and a little beyond) by thin-plate
+splines through matched contour points, so that training clips beat although the data hold no frame
+between the phases.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -46,6 +47,8 @@ class Patient:
     """Both stills of one patient and the motion between them.
 
     Attributes:
+        known: which of the three structures the masks tell; the others count as background.
+        between: labelled frames from end diastole to end systole, without these two.
         fields_LSYX2: per contraction level and still (ED, ES), where to sample that still, as a
             displacement in working-grid pixels (column, row) on the coarse grid.
     """
@@ -54,6 +57,8 @@ class Patient:
     ed: Still
     es: Still
     fields_LSYX2: NDArray[np.float32]
+    known: tuple[bool, bool, bool] = (True, True, True)
+    between: tuple[Still, ...] = ()
 
 
 def read_patients(folder: Path, side: int, workers: int = 1) -> list[Patient]:
@@ -99,23 +104,36 @@ def read_pair(folder: Path, stem: str) -> Pair | None:
     return np.asarray(image, np.uint8), np.asarray(labels, np.uint8)
 
 
-def place_patient(name: str, ed: Pair, es: Pair, side: int) -> Patient:
+def place_patient(
+    name: str, ed: Pair, es: Pair, side: int, spacing_mm: tuple[float, float] | None = None
+) -> Patient:
     """Place both stills of a patient on the working grid and solve its motion.
 
     The sector is searched on the end-diastolic image; stills of two sizes are placed each by its
     own.
+
+    Args:
+        name: of the patient.
+        ed: image and label map at end diastole.
+        es: both at end systole.
+        side: working grid in pixels.
+        spacing_mm: row and column spacing; None means square pixels.
     """
-    at_ed = find_sector(ed[0])
-    at_es = at_ed if es[0].shape == ed[0].shape else find_sector(es[0])
-    stills = _place(*ed, at_ed, side), _place(*es, at_es, side)
-    return Patient(name, *stills, solve_motion(*stills))
+    at_ed, at_es = (place_still(*pair, ed[0], side, spacing_mm) for pair in (ed, es))
+    return Patient(name, at_ed, at_es, solve_motion(at_ed, at_es))
 
 
-def _place(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], region: Region | None, side: int
+def place_still(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    sector_of: NDArray[np.uint8],
+    side: int,
+    spacing_mm: tuple[float, float] | None = None,
 ) -> Still:
+    """Place one frame on the working grid, by the sector of another one of its size."""
     size = image.shape[0], image.shape[1]
-    fit = make_fit(region or Region(0, 0, *size), size, side)
+    region = find_sector(sector_of if sector_of.shape == image.shape else image)
+    fit = make_fit(region or Region(0, 0, *size), size, side, spacing_mm)
     placed = [
         to_network_input((labels == label).astype(np.uint8) * 255, fit)[0, 0] for label in (1, 2, 3)
     ]
@@ -192,6 +210,15 @@ def field_at(patient: Patient, phi: float) -> NDArray[np.float32]:
     return (1 - share) * fields[low] + share * fields[low + 1]
 
 
+def nearest(patient: Patient, phi: float) -> Still:
+    """The frame whose contraction, told by the ventricle's area, is the nearest."""
+    stills = (patient.ed, *patient.between, patient.es)
+    areas = np.array([still.labels_HWN[..., 1].sum(dtype=np.float64) for still in stills])
+    contractions = (areas[0] - areas) / max(areas[0] - areas[-1], 1.0)
+    contractions[0], contractions[-1] = 0.0, 1.0
+    return stills[int(np.abs(contractions - phi).argmin())]
+
+
 def render(
     patient: Patient, phi: float, grid_HW2: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -208,8 +235,8 @@ def render(
     Returns:
         image_HW in 0 to 255 and labels_HWN in 0 to 1, on half the grid's side by area.
     """
-    if phi in (0.0, 1.0):
-        still = patient.es if phi else patient.ed
+    if phi in (0.0, 1.0) or patient.between:
+        still = nearest(patient, phi)
         return _sample(still.image_HW, grid_HW2), _sample(still.labels_HWN, grid_HW2) / 255.0
     images, labels = [], []
     scale = np.float32((GRID - 1) / (patient.ed.image_HW.shape[0] - 1))

@@ -13,7 +13,9 @@ COUNTS = (
     "steps", "batch", "clip_frames", "threads", "workers", "folds", "evaluate_every",
     "checkpoint_every",
 )  # fmt: skip
+NOT_NEGATIVE = ("frames_between", "truncate_frames")
 SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
+VIEWS = ("4CH", "2CH")
 DEVICES = ("cpu", "cuda")
 
 
@@ -22,7 +24,10 @@ class TrainConfig:
     """One run, start to end.
 
     Attributes:
-        data: folder in the A4C PNG layout (``train/``, ``valid/``, ``index.csv``).
+        data: folder of a data set, in one of the forms of ``model.training.sets``.
+        views: the views that are trained on and validated, of "4CH" and "2CH".
+        frames_between: real labelled frames kept between the two phases, where the set has them;
+            clips are then made of these, else the stills are carried along by splines.
         negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
         start: checkpoint or safetensors file whose weights the run starts from, or empty.
         network_size: side of the network's input.
@@ -32,6 +37,7 @@ class TrainConfig:
         soft_labels: file of ``distill``, or empty: what other networks say of every still.
         soft_share: their share in the labels; the rest is the annotator's.
         clip_frames: frames of a training clip; 1 trains frame by frame with an empty state.
+        truncate_frames: gradients go back over so many frames of a clip; 0 is all of them.
         freeze_norm: keep the batch-norm statistics of ``start``.
         burst_share: share of clips that hold a burst of corrupted frames.
         negative_share: share of a batch that shows no apical view.
@@ -44,6 +50,8 @@ class TrainConfig:
     """
 
     data: str
+    views: tuple[str, ...] = VIEWS
+    frames_between: int = 0
     negatives: str = ""
     start: str = ""
     seed: int = 0
@@ -56,6 +64,7 @@ class TrainConfig:
     steps: int = 6000
     batch: int = 16
     clip_frames: int = 1
+    truncate_frames: int = 0
     freeze_norm: bool = False
     burst_share: float = 0.6
     negative_share: float = 0.08
@@ -82,11 +91,16 @@ class TrainConfig:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise WeightsError(f"setting {name} must be at least 1")
+        for name in NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise WeightsError(f"setting {name} must be at least 0")
         for name in SHARES:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise WeightsError(f"setting {name} must lie in [0, 1]")
         if self.device not in DEVICES:
             raise WeightsError(f"setting device is one of {', '.join(DEVICES)}")
+        if self.frames_between and self.device != "cpu":
+            raise WeightsError("setting frames_between needs the device cpu")
         if not 0 <= self.fold < self.folds:
             raise WeightsError("setting fold must be at least 0 and below folds")
         self.shape()
@@ -96,6 +110,8 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.type is float and type(value) is int:
                 object.__setattr__(self, field.name, float(value))
+            elif field.name == "views":
+                object.__setattr__(self, field.name, _views(value))
             elif field.name == "widths":
                 object.__setattr__(self, field.name, _widths(value))
             elif type(value) is not field.type or not (isinstance(value, str) or isfinite(value)):
@@ -111,8 +127,12 @@ class TrainConfig:
         return ModelConfig(self.network_size, (w2, w4, w8, w16))
 
     @classmethod
-    def read(cls, path: Path) -> "TrainConfig":
+    def read(cls, path: Path, data: str | None = None) -> "TrainConfig":
         """Read a TOML file.
+
+        Args:
+            path: the file.
+            data: what the setting data becomes, whatever the file says.
 
         Raises:
             WeightsError: no such file, not TOML, or an unknown, missing or impossible setting; its
@@ -122,6 +142,8 @@ class TrainConfig:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"cannot read the settings of a run: {error}") from error
+        if data is not None:
+            values["data"] = data
         if "data" not in values:
             raise WeightsError(f"{path.name} lacks the setting data")
         unknown = set(values) - {field.name for field in fields(cls)}
@@ -138,6 +160,12 @@ class TrainConfig:
             text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
             lines.append(f"{field.name} = {text}")
         return "\n".join(lines) + "\n"
+
+
+def _views(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value or not set(value) <= set(VIEWS):
+        raise WeightsError(f"setting views holds some of {', '.join(VIEWS)}, got {value!r}")
+    return tuple(value)
 
 
 def _widths(value: object) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.training.clips import LEVELS, Patient
-from model.training.synthesis import ClipPlan, Corruption
+from model.training.synthesis import ClipPlan, Corruption, known_structures
 
 DETAIL_SIGMA_PX = 3.0
 BLUR_REACH_PX = 16
@@ -28,6 +28,7 @@ class DeviceBatch:
     images_BTHW: Tensor
     labels_BTNHW: Tensor
     presence_BT: Tensor
+    known_BN: NDArray[np.bool_] | None = None
 
 
 class DeviceSynthesis:
@@ -35,6 +36,7 @@ class DeviceSynthesis:
 
     def __init__(self, patients: Sequence[Patient], device: torch.device) -> None:
         self.device = device
+        self._patients = patients
         self.side = patients[0].ed.image_HW.shape[0]
         stills = [still for patient in patients for still in (patient.ed, patient.es)]
         images = np.stack([still.image_HW for still in stills])
@@ -71,7 +73,8 @@ class DeviceSynthesis:
                 labels_BTNHW[b] = 0.0
                 labels_BTNHW[b, :, 0] = 1.0
         presence_BT = self._floats([plan.presence() for plan in plans])
-        return DeviceBatch(images_BTHW, labels_BTNHW, presence_BT)
+        known_BN = known_structures(plans, self._patients)
+        return DeviceBatch(images_BTHW, labels_BTNHW, presence_BT, known_BN)
 
     def _hearts(self, plans: Sequence[ClipPlan], frames: int) -> tuple[Tensor, Tensor]:
         """Clean images_FHW in [0, 1] and labels_FNHW of all frames, clip after clip."""

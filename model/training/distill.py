@@ -31,7 +31,9 @@ from torch.nn import functional
 from model.errors import WeightsError
 from model.network import LiveNetwork
 from model.training.checkpoint import fill, read_checkpoint, read_config
-from model.training.clips import Patient, Still, read_patients
+from model.training.clips import Patient, Still
+from model.training.patients import folds_of, read_studies
+from model.training.sets import open_set
 
 VIEWS = ((0.0, 1.0), (-6.0, 1.0), (6.0, 1.0), (0.0, 0.92), (0.0, 1.08))
 """Rotation in degrees and zoom of the views over which a prediction is averaged."""
@@ -103,10 +105,12 @@ def label(
     if len(sides) != 1:
         raise WeightsError(f"the checkpoints are of several input sizes: {sorted(sides)}")
     side = sides.pop()
-    patients = read_patients(data / "train", 2 * side, workers)
+    found = open_set(data)
+    found.check()
+    patients = read_studies(found.of_split("train"), 2 * side, found.known, workers=workers)
     stills = [still for patient in patients for still in (patient.ed, patient.es)]
     said_XHWN = np.zeros((len(stills), side, side, 3), np.float32)
-    fold_X = np.arange(len(stills)) // 2 % len(networks)
+    fold_X = np.repeat(folds_of(patients, len(networks)), 2)
     for fold, network in enumerate(networks):
         of_fold = np.flatnonzero(fold_X == fold)
         for chosen in np.array_split(of_fold, math.ceil(len(of_fold) / CHUNK)):

@@ -5,33 +5,32 @@ import json
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
-from model.network import LiveNetwork
+from model.network import LiveNetwork, NetworkState
 from model.training.checkpoint import fill, read_checkpoint, read_weights
-from model.training.clips import Patient, read_patients
+from model.training.clips import Patient
 from model.training.config import TrainConfig
-from model.training.device import DeviceBatch, DeviceSynthesis
+from model.training.device import DeviceBatch
 from model.training.distill import soften
+from model.training.feed import batches, read_negatives
+from model.training.folder import add_to_log, claim, keep_data, trim_log
 from model.training.losses import total_loss
-from model.training.synthesis import Batch, ClipPlan, draw_batch, make_batch
+from model.training.parallel import Crew, join, share_norms
+from model.training.patients import Progress, folds_of, read_studies
+from model.training.sets import open_set
+from model.training.synthesis import Batch
 
-PREFETCH = 3
+ALONE = Crew()
 
 
 @dataclass(slots=True)
@@ -44,7 +43,31 @@ class Run:
     step: int
 
 
-def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
+def _no_progress(_task: str, _done: int, _total: int) -> None:
+    pass
+
+
+def _no_row(_row: dict[str, float]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told how a run goes.
+
+    Attributes:
+        show: called with a task, how much of it is done and how much there is.
+        tell: called with every line of the log.
+    """
+
+    show: Progress = _no_progress
+    tell: Callable[[dict[str, float]], None] = _no_row
+
+
+SILENT = Watch()
+
+
+def train(config: TrainConfig, model_config: ModelConfig, out: Path, watch: Watch = SILENT) -> Path:
     """Train until ``config.steps``, going on from the last checkpoint in ``out``.
 
     Args:
@@ -52,132 +75,92 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path) -> Path:
         model_config: the network's shape, saved in every checkpoint; ``config.shape()`` is the one
             that the settings name.
         out: folder of the run; one that holds another run's settings is refused.
+        watch: who is told how it goes.
 
     Returns:
         The last checkpoint.
 
     Raises:
-        WeightsError: ``out`` belongs to a run with other settings, a checkpoint or start is broken
-            or of another shape, the machine has no such device, or the loss stopped being a number.
+        FrameError: the data are incomplete; every broken file is named.
+        WeightsError: ``out`` belongs to a run with other settings or data or is in use, a
+            checkpoint or start is broken or of another shape, the machine has no such device, or
+            the loss stopped being a number.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise WeightsError("the run asks for the device cuda; torch finds none here")
-    _claim(out, config)
-    torch.manual_seed(config.seed)
-    torch.set_num_threads(config.threads)
-    side = 2 * model_config.network_size
-    patients = read_patients(Path(config.data) / "train", side, config.workers)
-    if config.folds > 1:
-        patients = [p for k, p in enumerate(patients) if k % config.folds != config.fold]
-    if config.soft_labels:
-        patients = soften(patients, Path(config.soft_labels), config.soft_share)
-    valid = read_patients(Path(config.data) / "valid", side, config.workers)
-    negatives = read_negatives(config.negatives)
-    with batches(patients, negatives, config) as ahead:
-        run = resume(config, model_config, out)
-        started = time.monotonic()
-        for batch in ahead(run.step):
-            loss = train_step(run, batch, config)
-            run.step += 1
-            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                save(run, model_config, out / "checkpoint.pt")
-            if run.step % config.evaluate_every == 0 or run.step == config.steps:
-                row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
-                row |= validation_dice(run.average, valid)
-                with (out / "log.jsonl").open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+    with join(config.device) as crew, ExitStack() as held:
+        crew.check_batch(config.batch)
+        if crew.leads:
+            held.enter_context(claim(out, config))
+        _train(config, model_config, out, crew, watch if crew.leads else SILENT)
     return out / "checkpoint.pt"
 
 
-Ahead = Callable[[int], Iterator[Batch | DeviceBatch]]
-Made = TypeVar("Made")
+def _train(
+    config: TrainConfig, model_config: ModelConfig, out: Path, crew: Crew, watch: Watch
+) -> None:
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    side = 2 * model_config.network_size
+    patients, valid = read_sides(config, out, side, crew, watch)
+    negatives = read_negatives(config.negatives)
+    with batches(patients, negatives, config, crew) as ahead:
+        run = resume(config, model_config, out)
+        share_norms(run.network, crew)
+        crew.wait()
+        if crew.leads:
+            trim_log(out, run.step)
+        started = time.monotonic()
+        for batch in ahead(run.step):
+            loss = train_step(run, batch, config, crew)
+            run.step += 1
+            watch.show(f"Training, loss {loss:.3f}", run.step, config.steps)
+            if not crew.leads:
+                continue
+            is_last = run.step == config.steps
+            if run.step % config.checkpoint_every == 0 or is_last:
+                save(run, model_config, out / "checkpoint.pt")
+            if run.step % config.evaluate_every == 0 or is_last:
+                row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
+                row |= validation_dice(run.average, valid)
+                add_to_log(out, row)
+                watch.tell(row)
 
 
-@contextmanager
-def batches(
-    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig
-) -> Iterator[Ahead]:
-    """Prepare batches while the network trains on those before.
-
-    Yields:
-        A function from the step to go on from to its batch and all after it.
-    """
-    shared = patients, negatives, config
-    # Forked before the device is first used: children share the patients and never touch it.
-    pool: Executor = (
-        ThreadPoolExecutor(1, initializer=_Shared.fill, initargs=shared)
-        if config.workers == 1
-        else ProcessPoolExecutor(
-            config.workers, get_context("fork"), initializer=_Shared.fill, initargs=shared
-        )
-    )
-    with pool:
-        if config.device == "cpu":
-            yield lambda step: _ahead(pool, _Shared.batch, config, step)
-            return
-        if config.workers > 1:
-            pool.submit(_Shared.plans, 0).result()
-        synthesis = DeviceSynthesis(patients, torch.device(config.device))
-        yield lambda step: map(synthesis.batch, _ahead(pool, _Shared.plans, config, step))
-
-
-class _Shared:
-    """What the processes that prepare batches were given at their start."""
-
-    given: tuple[list[Patient], list[NDArray[np.uint8]], TrainConfig]
-
-    @classmethod
-    def fill(cls, *given: Any) -> None:
-        cls.given = given
-        cv2.setNumThreads(1)
-
-    @classmethod
-    def batch(cls, step: int) -> Batch:
-        return make_batch(*cls.given, step)
-
-    @classmethod
-    def plans(cls, step: int) -> list[ClipPlan]:
-        return draw_batch(*cls.given, step)
-
-
-def _ahead(
-    pool: Executor, make: Callable[[int], Made], config: TrainConfig, step: int
-) -> Iterator[Made]:
-    """What ``make`` gives for every step from ``step`` on, made a little before it is asked for."""
-    ahead = deque[Future[Made]]()
-    try:
-        for k in range(step, config.steps):
-            while len(ahead) < PREFETCH * config.workers and k + len(ahead) < config.steps:
-                ahead.append(pool.submit(make, k + len(ahead)))
-            yield ahead.popleft().result()
-    finally:
-        for future in ahead:
-            future.cancel()
-
-
-def _claim(out: Path, config: TrainConfig) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    saved = out / "config.toml"
-    if saved.exists() and saved.read_text() != config.to_toml():
-        raise WeightsError(f"{out} holds a run with other settings; choose another folder")
-    saved.write_text(config.to_toml())
-
-
-def read_negatives(folder: str) -> list[NDArray[np.uint8]]:
-    """Grey images of the folder, sorted by name; none where no folder is given.
+def read_sides(
+    config: TrainConfig, out: Path, side: int, crew: Crew, watch: Watch
+) -> tuple[list[Patient], list[Patient]]:
+    """The patients to train on and those to validate, all files read before anything starts.
 
     Raises:
-        FrameError: the folder holds no PNG image, or unreadable ones; they are named.
+        FrameError: a split is empty, or files are broken; every one is named.
     """
-    if not folder:
-        return []
-    paths = sorted(Path(folder).glob("*.png"))
-    found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    images = [np.asarray(image, np.uint8) for image in found if image is not None]
-    if not images or len(images) < len(paths):
-        broken = [path.name for path, image in zip(paths, found, strict=True) if image is None]
-        raise FrameError(f"{folder}: no PNG images, or unreadable ones: {broken[:20] or 'all'}")
-    return images
+    found = open_set(Path(config.data))
+    found.check()
+    chosen = {split: found.of_split(split, config.views) for split in ("train", "valid")}
+    for split, studies in chosen.items():
+        if not studies:
+            raise FrameError(
+                f"{config.data} has no {split} patient with {' or '.join(config.views)}"
+            )
+    both = [*chosen["train"], *chosen["valid"]]
+    patients = read_studies(
+        both,
+        side,
+        found.known,
+        frames_between=config.frames_between,
+        workers=config.workers,
+        progress=lambda done: watch.show("Reading patients", done, len(both)),
+    )
+    if crew.leads:
+        keep_data(out, replace(found, studies=tuple(both)))
+    train, valid = patients[: len(chosen["train"])], patients[len(chosen["train"]) :]
+    if config.folds > 1:
+        folds = zip(train, folds_of(train, config.folds), strict=True)
+        train = [patient for patient, fold in folds if fold != config.fold]
+    if config.soft_labels:
+        train = soften(train, Path(config.soft_labels), config.soft_share)
+    return train, valid
 
 
 def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
@@ -239,8 +222,10 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def train_step(run: Run, batch: Batch | DeviceBatch, config: TrainConfig) -> float:
-    """One optimiser step; returns the loss.
+def train_step(
+    run: Run, batch: Batch | DeviceBatch, config: TrainConfig, crew: Crew = ALONE
+) -> float:
+    """One optimiser step; returns the loss, the mean of the crew's.
 
     Raises:
         WeightsError: the loss is no finite number; the weights are as they were.
@@ -252,30 +237,52 @@ def train_step(run: Run, batch: Batch | DeviceBatch, config: TrainConfig) -> flo
                 module.eval()
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, config)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = crew.average(run.network, go_back(run.network, batch, config))
+    if not math.isfinite(loss):
+        raise WeightsError(
+            f"the loss of step {run.step + 1} is {loss}; the last checkpoint is from before"
+        )
+    nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
+    run.optimizer.step()
+    update_average(run, config.ema_decay)
+    return loss
+
+
+def go_back(network: LiveNetwork, batch: Batch | DeviceBatch, config: TrainConfig) -> float:
+    """Gradients of a batch, added to those that are there; returns its loss.
+
+    With ``truncate_frames`` the clip is taken in parts: the state goes on from part to part, the
+    gradient does not.
+    """
     images, labels, presence = (
         torch.as_tensor(array, device=config.device)
         for array in (batch.images_BTHW, batch.labels_BTNHW, batch.presence_BT)
     )
-    with torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.bf16):
-        state = run.network.initial_state(images.shape[0])
-        logits_BTNHW, presence_BT, _ = run.network.clip(images, state)
-    loss = total_loss(
-        logits_BTNHW.flatten(0, 1),
-        presence_BT.flatten(),
-        labels.flatten(0, 1),
-        presence.flatten(),
-        config.negative_weight,
-    )
-    if not math.isfinite(loss.item()):
-        raise WeightsError(
-            f"the loss of step {run.step + 1} is {loss.item()}; the last checkpoint is from before"
+    frames = images.shape[1]
+    known = None
+    if batch.known_BN is not None:
+        known = torch.as_tensor(batch.known_BN, device=config.device)
+    state, total = network.initial_state(images.shape[0]), 0.0
+    step = config.truncate_frames or frames
+    for first in range(0, frames, step):
+        part = slice(first, first + step)
+        with torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.bf16):
+            logits_BTNHW, presence_BT, state = network.clip(images[:, part], state)
+        seen = logits_BTNHW.shape[1]
+        loss = total_loss(
+            logits_BTNHW.flatten(0, 1),
+            presence_BT.flatten(),
+            labels[:, part].flatten(0, 1),
+            presence[:, part].flatten(),
+            config.negative_weight,
+            None if known is None else known.repeat_interleave(seen, dim=0),
         )
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
-    run.optimizer.step()
-    update_average(run, config.ema_decay)
-    return loss.item()
+        loss = loss * (seen / frames)
+        loss.backward()
+        total += loss.item()
+        state = NetworkState(*(each.detach() for each in state))
+    return total
 
 
 @torch.no_grad()
@@ -295,7 +302,7 @@ def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, 
     """Mean Dice of each structure at end diastole and end systole on the network grid.
 
     Each still is fed twice, so that the state is not empty when it is scored. A structure that
-    neither annotator nor network sees is left out.
+    neither annotator nor network sees is left out, and so is one that the masks do not tell.
     """
     scores: dict[str, list[Tensor]] = {}
     for patient in patients:
@@ -310,6 +317,6 @@ def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, 
             for label, name in ((1, "lv"), (2, "myocardium"), (3, "atrium")):
                 both = ((guess == label) & (truth == label)).sum()
                 size = (guess == label).sum() + (truth == label).sum()
-                if size:
+                if size and patient.known[label - 1]:
                     scores.setdefault(f"{name}_{phase}", []).append(2 * both / size)
     return {name: round(float(torch.stack(values).mean()), 4) for name, values in scores.items()}

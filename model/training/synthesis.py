@@ -1,5 +1,6 @@
 """Training batches: warped stills, beating clips, bursts of bad frames, and images of no heart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,11 +30,13 @@ class Batch:
         images_BTHW: grey values in [0, 1], float32.
         labels_BTNHW: soft labels, background first, float32.
         presence_BT: 1 where the frame shows an apical view, else 0.
+        known_BN: the structures that a clip's labels tell, None where all of all clips.
     """
 
     images_BTHW: NDArray[np.float32]
     labels_BTNHW: NDArray[np.float32]
     presence_BT: NDArray[np.float32]
+    known_BN: NDArray[np.bool_] | None = None
 
 
 def contraction(time_beats: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -167,6 +170,11 @@ class ClipPlan:
     drift_2: NDArray[np.float32]
     bad: dict[int, Corruption]
 
+    def knows(self, patients: Sequence[Patient]) -> tuple[bool, bool, bool]:
+        """The structures that its labels tell; nothing is hidden where no heart is."""
+        shows_heart = self.negative_HW is None
+        return patients[self.patient].known if shows_heart else (True, True, True)
+
     def presence(self) -> NDArray[np.float32]:
         """presence_T, 1 where the frame shows an apical view, else 0."""
         seen_T = np.full(self.phi_T.size, self.negative_HW is None, np.float32)
@@ -235,21 +243,34 @@ def render_clip(
     return np.stack(images), np.stack(labels)
 
 
+def known_structures(
+    plans: Sequence[ClipPlan], patients: Sequence[Patient]
+) -> NDArray[np.bool_] | None:
+    """known_BN of the planned clips, None where all structures are known in all."""
+    known_BN = np.array([plan.knows(patients) for plan in plans])
+    return None if known_BN.all() else known_BN
+
+
 def make_batch(
-    patients: list[Patient], negatives: list[NDArray[np.uint8]], config: TrainConfig, step: int
+    patients: list[Patient],
+    negatives: list[NDArray[np.uint8]],
+    config: TrainConfig,
+    step: int,
+    share: slice = slice(None),
 ) -> Batch:
-    """Draw and render the batch of one step."""
+    """Draw the batch of one step and render a share of its clips."""
+    plans = draw_batch(patients, negatives, config, step)[share]
     frames, side = config.clip_frames, patients[0].ed.image_HW.shape[0] // 2
-    images = np.zeros((config.batch, frames, side, side), np.float32)
-    labels = np.zeros((config.batch, frames, 4, side, side), np.float32)
-    plans = draw_batch(patients, negatives, config, step)
+    images = np.zeros((len(plans), frames, side, side), np.float32)
+    labels = np.zeros((len(plans), frames, 4, side, side), np.float32)
     for b, plan in enumerate(plans):
         if plan.negative_HW is None:
             images[b], labels[b] = render_clip(patients[plan.patient], plan)
         else:
             images[b] = plan.negative_HW
             labels[b, :, 0] = 1.0
-    return Batch(images, labels, np.stack([plan.presence() for plan in plans]))
+    presence = np.stack([plan.presence() for plan in plans])
+    return Batch(images, labels, presence, known_structures(plans, patients))
 
 
 def make_negative(

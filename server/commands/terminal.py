@@ -76,9 +76,9 @@ class Bar:
         self._progress = progress
         self._task = progress.add_task(task, total=None)
 
-    def show(self, done: int, total: int | None) -> None:
-        """Move the bar; the total may be unknown."""
-        self._progress.update(self._task, completed=done, total=total)
+    def show(self, done: int, total: int | None, task: str | None = None) -> None:
+        """Move the bar; the total may be unknown, and the task another one."""
+        self._progress.update(self._task, completed=done, total=total, description=task)
 
 
 def _finite(value: Any) -> Any:

@@ -33,6 +33,7 @@ def gdkvm(*words: str) -> Result:
         ("evaluate",),
         ("bench", "server"),
         ("bench", "server", "--url", "ws://h", "--sessions", "0"),
+        ("train",),
         ("import-checkpoint",),
         ("export", "checkpoint.pt"),
         ("serve", "--port", "65536"),

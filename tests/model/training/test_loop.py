@@ -1,10 +1,10 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork
-from model.training import loop
+from model.training import feed, loop
 from model.training.clips import Patient, Still, read_patients
 from model.training.config import TrainConfig
 from model.training.loop import (
     Run,
+    go_back,
     learning_rate,
     parameter_groups,
-    read_negatives,
     resume,
     save,
     train,
@@ -71,10 +71,10 @@ def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_one_that_was_not(
     whole = train(config, tiny_config, tmp_path / "whole")
     plain_step = loop.train_step
 
-    def last_step(run: Run, batch: Batch, config: TrainConfig) -> float:
+    def last_step(run: Run, *others: Any) -> float:
         if run.step == 3:
             raise PowerCutError
-        return plain_step(run, batch, config)
+        return plain_step(run, *others)
 
     monkeypatch.setattr(loop, "train_step", last_step)
     with pytest.raises(PowerCutError):
@@ -280,24 +280,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_weights(
     assert all(torch.equal(value, before[k]) for k, value in run.network.state_dict().items())
 
 
-def test_images_of_no_heart_are_read_in_order_of_name(tmp_path: Path) -> None:
-    for name, level in (("b", 2), ("a", 1)):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((20, 30), level, np.uint8))
-    assert [int(image.max()) for image in read_negatives(str(tmp_path))] == [1, 2]
-    assert read_negatives("") == []
-
-
-def test_a_folder_without_images_of_no_heart_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FrameError, match="no PNG"):
-        read_negatives(str(tmp_path))
-    with pytest.raises(FrameError, match="nowhere"):
-        read_negatives(str(tmp_path / "nowhere"))
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30), np.uint8))
-    (tmp_path / "b.png").write_text("no image")
-    with pytest.raises(FrameError, match=r"b\.png"):
-        read_negatives(str(tmp_path))
-
-
 class Painter(LiveNetwork):
     """Answers with the label that each grey level stands for."""
 
@@ -346,7 +328,7 @@ def test_a_fold_is_left_out(
         seen.update(patient.name for patient in patients)
         return make_batch(patients, *others)
 
-    monkeypatch.setattr(loop, "make_batch", spy)
+    monkeypatch.setattr(feed, "make_batch", spy)
     train(replace(config, steps=1, folds=2, fold=0), tiny_config, tmp_path)
     assert seen == {"patient0002"}
 
@@ -358,3 +340,48 @@ def test_a_device_that_is_not_there_is_named(
     with pytest.raises(WeightsError, match="cuda"):
         train(replace(config, device="cuda"), tiny_config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def gradients_of(run: Run, batch: Batch, config: TrainConfig) -> tuple[float, Tensor]:
+    run.network.zero_grad()
+    loss = go_back(run.network.eval(), batch, config)
+    parts = [p.grad.flatten() for p in run.network.parameters() if p.grad is not None]
+    return loss, torch.cat(parts)
+
+
+def test_a_clip_taken_in_parts_has_the_same_loss_and_nearly_its_gradient(
+    config: TrainConfig, tiny_config: ModelConfig
+) -> None:
+    torch.manual_seed(0)
+    long = replace(config, clip_frames=6)
+    patients = read_patients(Path(config.data) / "train", 2 * tiny_config.network_size)
+    batch = make_batch(patients, [], long, 0)
+    run = resume(long, tiny_config, Path("no-such-run"))
+    whole, at_once = gradients_of(run, batch, long)
+    for frames in (6, 7):  # no shorter than the clip: nothing is cut
+        loss, same = gradients_of(run, batch, replace(long, truncate_frames=frames))
+        assert loss == whole
+        assert torch.equal(same, at_once)
+    loss, cut = gradients_of(run, batch, replace(long, truncate_frames=4))
+    assert loss == pytest.approx(whole, rel=1e-5)
+    assert not torch.equal(cut, at_once)
+    assert torch.cosine_similarity(cut, at_once, dim=0) > 0.9
+
+
+def test_what_masks_do_not_tell_is_neither_learnt_nor_scored(
+    config: TrainConfig, tiny_config: ModelConfig
+) -> None:
+    patients = read_patients(Path(config.data) / "train", 2 * tiny_config.network_size)
+    lv_only = [replace(patient, known=(True, False, False)) for patient in patients]
+    scores = validation_dice(LiveNetwork(tiny_config).eval(), lv_only)
+    assert set(scores) == {"lv_ed", "lv_es"}
+
+
+def test_a_set_without_a_split_or_view_stops_the_run_before_it_starts(
+    config: TrainConfig, tiny_config: ModelConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(FrameError, match="no train patient with 2CH"):
+        train(replace(config, views=("2CH",)), tiny_config, tmp_path / "two")
+    shutil.rmtree(Path(config.data) / "valid")
+    with pytest.raises(FrameError, match="no valid patient"):
+        train(config, tiny_config, tmp_path / "run")

@@ -83,3 +83,35 @@ def test_losses_of_half_precision_scores_are_finite_and_have_gradients() -> None
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_a_structure_that_labels_do_not_tell_may_be_background_or_itself() -> None:
+    # one pixel, probabilities 0.1, 0.4, 0.3, 0.2; the label says: no ventricle
+    logits = torch.tensor([0.1, 0.4, 0.3, 0.2]).log().reshape(1, 4, 1, 1)
+    labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1)
+    known = torch.tensor([[True, False, False]])
+    # cross-entropy of 0.1 + 0.3 + 0.2, and soft Dice of the ventricle alone: 1 / (0.16 + 1)
+    expected = -math.log(0.6) + 0.5 * (1 - 1 / 1.16)
+    loss = segmentation_loss(logits, labels, known)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_where_all_structures_are_known_nothing_changes() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 5, 5)
+    labels = torch.rand(3, 4, 5, 5).softmax(dim=1)
+    everything = torch.ones(3, 3, dtype=torch.bool)
+    torch.testing.assert_close(
+        segmentation_loss(logits, labels, everything), segmentation_loss(logits, labels)
+    )
+
+
+def test_scores_of_what_is_not_known_get_no_gradient_between_them() -> None:
+    logits = torch.zeros(1, 4, 1, 1, requires_grad=True)
+    labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1)
+    segmentation_loss(logits, labels, torch.tensor([[True, False, False]])).backward()
+    assert logits.grad is not None
+    background, lv, wall, atrium = logits.grad.flatten().tolist()
+    assert background == pytest.approx(wall)
+    assert wall == pytest.approx(atrium)
+    assert lv > 0 > wall

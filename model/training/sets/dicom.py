@@ -1,0 +1,259 @@
+"""Our own form: DICOM clips with masks beside them, one folder a clip.
+
+    {train,valid,test}/ANY NAME/clip.dcm      an ultrasound clip, under any name
+                                masks.npz     as `gdkvm segment --out` and the server write it
+                                seg.dcm       or a DICOM segmentation of the same clip
+
+``masks.npz`` holds ``labels_THW`` (0 background, 1 ventricle, 2 wall, 3 atrium) of every frame of
+the clip. ``labelled_T``, if it is there, says which frames somebody drew or checked; without it
+those that show a ventricle. ``structures``, if it is there, names the labels that were drawn.
+
+Source:
+    DICOM PS3.3 C.8.5.5 (region calibration), C.8.20 (segmentation), PS3.16 CID 12226 (views).
+"""
+
+import hashlib
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.utils import pixel_array
+
+from model.errors import FrameError
+from model.frame import STRUCTURES
+from model.training.sets.study import (
+    KNOWN_ALL,
+    SPLITS,
+    DataSet,
+    Recording,
+    Study,
+    check_still,
+    missing_files,
+)
+
+LAYOUT = "DICOM clips with masks"
+MASKS = "masks.npz"
+
+SEGMENT_CODES = {"87878005": 1, "49848007": 2, "82471001": 3}
+"""SNOMED CT codes of left ventricle, left-ventricular myocardium and left atrium."""
+
+TWO_CHAMBER_CODES = {"399232001", "G-A19B"}
+READ_ERRORS = (OSError, ValueError, KeyError, AttributeError, IndexError, RuntimeError)
+"""What pydicom and numpy raise on files that are cut off or damaged."""
+
+Labels = dict[int, NDArray[np.uint8]]
+"""The label map of every frame that somebody drew."""
+
+
+def recognise_dicom(root: Path) -> bool:
+    """Whether a clip's folder holds masks."""
+    names = (MASKS, "seg*.dcm")
+    return any(next((root / s).glob(f"*/{name}"), None) for s in SPLITS for name in names)
+
+
+def find_dicom(root: Path) -> DataSet:
+    """List every clip's folder; what its masks know must be the same in all."""
+    studies, problems = [], []
+    known: set[tuple[bool, bool, bool]] = set()
+    for split in SPLITS:
+        for folder in sorted(path for path in (root / split).glob("*") if path.is_dir()):
+            try:
+                study, knows = _study(folder, split)
+                studies.append(study)
+                known.add(knows)
+            except FrameError as error:
+                problems.append(error.message)
+    if len(known) > 1:
+        problems.append(f"{root}: some clips have masks of other structures than others: {known}")
+    structures = known.pop() if known else KNOWN_ALL
+    return DataSet(LAYOUT, root, structures, tuple(studies), tuple(problems))
+
+
+def _study(folder: Path, split: str) -> tuple[Study, tuple[bool, bool, bool]]:
+    clips: list[tuple[Path, Any]] = []
+    masks: Path | None = folder / MASKS if (folder / MASKS).is_file() else None
+    for path in sorted(each for each in folder.iterdir() if each.is_file() and each.name != MASKS):
+        header = _header(path)
+        if header is None:
+            continue
+        if header.get("Modality") == "SEG":
+            masks = masks or path
+        elif "Rows" in header:
+            clips.append((path, header))
+    if masks is None:
+        raise FrameError(f"{folder} holds neither {MASKS} nor a DICOM segmentation")
+    if len(clips) != 1:
+        raise FrameError(f"{folder} holds {len(clips)} readable DICOM clips where one is wanted")
+    if problems := missing_files([masks]):
+        raise FrameError(problems[0])
+    (clip, header), labels = clips[0], _read_labels(masks)
+    identity = str(header.get("PatientID") or folder.name)
+    patient = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    codes = {str(item.get("CodeValue")) for item in header.get("ViewCodeSequence") or ()}
+    view = "2CH" if codes & TWO_CHAMBER_CODES else "4CH"
+    made = partial(read, clip, masks)
+    study = Study(folder.name, patient, view, split, (clip, masks), len(labels), made)
+    return study, _structures(masks)
+
+
+def _header(path: Path) -> Any:
+    """The header of a DICOM file, None where it is something else."""
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, *READ_ERRORS):
+        return None
+
+
+def _structures(masks: Path) -> tuple[bool, bool, bool]:
+    if masks.name == MASKS:
+        with np.load(masks) as saved:
+            names = saved["structures"].tolist() if "structures" in saved else STRUCTURES
+        lv, wall, atrium = (name in names for name in STRUCTURES)
+    else:
+        numbers = set(_segment_labels(pydicom.dcmread(masks, stop_before_pixels=True)).values())
+        lv, wall, atrium = (label in numbers for label in (1, 2, 3))
+    return lv, wall, atrium
+
+
+def _read_labels(masks: Path) -> Labels:
+    """The label maps of a file of masks.
+
+    Raises:
+        FrameError: it is cut off, damaged, or holds no ventricle.
+    """
+    try:
+        labels = _read_npz(masks) if masks.name == MASKS else _read_segmentation(masks)
+    except (zipfile.BadZipFile, EOFError, *READ_ERRORS) as error:
+        raise FrameError(f"{masks} is cut off or holds no masks: {error}") from error
+    if not labels:
+        raise FrameError(f"{masks} shows a ventricle in no frame")
+    return labels
+
+
+def _read_npz(masks: Path) -> Labels:
+    with np.load(masks, allow_pickle=False) as saved:
+        labels_THW = saved["labels_THW"]
+        drawn_T = (labels_THW == 1).any(axis=(1, 2))
+        if "labelled_T" in saved:
+            drawn_T &= saved["labelled_T"].astype(bool)
+    return {int(t): np.asarray(labels_THW[t], np.uint8) for t in np.flatnonzero(drawn_T)}
+
+
+def _segment_labels(header: Any) -> dict[int, int]:
+    """Our label of every segment number, by its code."""
+    found = {}
+    for segment in header.SegmentSequence:
+        codes = [str(item.CodeValue) for item in segment.SegmentedPropertyTypeCodeSequence]
+        if codes and codes[0] in SEGMENT_CODES:
+            found[int(segment.SegmentNumber)] = SEGMENT_CODES[codes[0]]
+    return found
+
+
+def _read_segmentation(masks: Path) -> Labels:
+    stored = pydicom.dcmread(masks)
+    label_of = _segment_labels(stored)
+    pixels = np.atleast_3d(stored.pixel_array)
+    planes_FHW = pixels.reshape(-1, stored.Rows, stored.Columns)
+    groups = stored.PerFrameFunctionalGroupsSequence
+    is_map = stored.SegmentationType == "LABELMAP"
+    labels: Labels = {}
+    for plane_HW, group in zip(planes_FHW, groups, strict=True):
+        frame = _source_frame(group)
+        labels_HW = labels.setdefault(frame, np.zeros(plane_HW.shape, np.uint8))
+        if is_map:
+            for number, label in label_of.items():
+                labels_HW[plane_HW == number] = label
+        else:
+            number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            if number in label_of:
+                labels_HW[plane_HW > 0] = label_of[number]
+    return {frame: mask for frame, mask in sorted(labels.items()) if (mask == 1).any()}
+
+
+def _source_frame(group: Any) -> int:
+    """The frame of the clip that a frame of the segmentation was drawn on, counted from 0."""
+    source = group.DerivationImageSequence[0].SourceImageSequence[0]
+    return int(np.atleast_1d(source.get("ReferencedFrameNumber", 1))[0]) - 1
+
+
+def read(clip: Path, masks: Path, between: bool = False) -> Recording:
+    """A clip from its largest to its smallest drawn ventricle.
+
+    Args:
+        clip: the DICOM file.
+        masks: what was drawn on it.
+        between: also the frames between both, played backwards where systole comes first.
+
+    Raises:
+        FrameError: a file that is damaged, masks of another clip, or one phase only.
+    """
+    labels = _read_labels(masks)
+    images, region, spacing_mm = _read_clip(clip)
+    if max(labels) >= len(images):
+        raise FrameError(
+            f"{masks} has masks of {max(labels) + 1} frames, {clip.name} {len(images)}"
+        )
+    for frame, mask in labels.items():
+        check_still(Path(f"{masks} frame {frame}"), images[frame], mask)
+    areas = {frame: int((mask == 1).sum()) for frame, mask in labels.items()}
+    ed, es = max(areas, key=lambda k: areas[k]), min(areas, key=lambda k: areas[k])
+    if ed == es:
+        raise FrameError(f"{masks} has ventricles of one size only, no phase can be told")
+    step = 1 if ed < es else -1
+    order = list(range(ed, es + step, step)) if between else [ed, es]
+    return Recording(
+        tuple(images[k][region] for k in order),
+        tuple(labels[k][region] for k in order if k in labels),
+        tuple(place for place, k in enumerate(order) if k in labels),
+        spacing_mm,
+    )
+
+
+def _read_clip(
+    path: Path,
+) -> tuple[list[NDArray[np.uint8]], tuple[slice, slice], tuple[float, float] | None]:
+    """Luma of every frame, the part of it that shows tissue, and the pixels' size."""
+    try:
+        stored = pydicom.dcmread(path)
+        pixels = pixel_array(stored)
+        if stored.PhotometricInterpretation == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, stored)
+        frames = pixels.reshape(
+            -1, stored.Rows, stored.Columns, *((3,) if pixels.shape[-1] == 3 else ())
+        )
+        bits = 8 * frames.itemsize if frames.ndim == 4 else int(stored.BitsStored)
+        images = [_luma(frame, bits) for frame in frames]
+    except READ_ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FrameError(f"{path} cannot be decoded: {reason}") from error
+    return images, *_tissue(stored)
+
+
+def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    eight = (frame >> max(0, bits - 8)).astype(np.uint8)
+    return eight if eight.ndim == 2 else np.asarray(cv2.cvtColor(eight, cv2.COLOR_RGB2GRAY))
+
+
+def _tissue(stored: Any) -> tuple[tuple[slice, slice], tuple[float, float] | None]:
+    """The largest two-dimensional tissue region inside the image, and its pixels' size in mm."""
+    whole = (slice(None), slice(None))
+    best, spacing_mm, largest = whole, None, 0
+    for region in stored.get("SequenceOfUltrasoundRegions") or ():
+        left, top = int(region.RegionLocationMinX0), int(region.RegionLocationMinY0)
+        right, bottom = int(region.RegionLocationMaxX1), int(region.RegionLocationMaxY1)
+        is_tissue = region.RegionSpatialFormat == 1 and region.RegionDataType == 1
+        is_inside = 0 <= left < right < stored.Columns and 0 <= top < bottom < stored.Rows
+        area = (right - left) * (bottom - top)
+        if is_tissue and is_inside and area > largest:
+            best, largest = (slice(top, bottom + 1), slice(left, right + 1)), area
+            is_cm = region.PhysicalUnitsXDirection == region.PhysicalUnitsYDirection == 3
+            sides = 10 * abs(region.PhysicalDeltaY), 10 * abs(region.PhysicalDeltaX)
+            spacing_mm = sides if is_cm and min(sides) > 0 else None
+    return best, spacing_mm

@@ -1,0 +1,188 @@
+"""EchoNet-Dynamic: ``FileList.csv``, ``VolumeTracings.csv`` and ``Videos/*.avi``.
+
+Two frames of every video are traced, the cavity alone; some videos have no tracing. The pixels have
+no size: areas and volumes in centimetres cannot be had from them. ``FrameHeight`` and
+``FrameWidth`` are those of the source, not of the file, and are not read.
+
+Source:
+    Ouyang et al. 2020, doi:10.1038/s41586-020-2145-8, and its published code: the first row of a
+    frame's tracing is the long axis, the others are chords from apex to annulus.
+"""
+
+import csv
+import struct
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import FrameError
+from model.training.sets.study import (
+    KNOWN_LV,
+    DataSet,
+    Recording,
+    Study,
+    check_still,
+    missing_files,
+)
+
+LAYOUT = "EchoNet-Dynamic"
+LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
+LIST_COLUMNS = ("FileName", "Split")
+TRACING_COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
+SPLIT_WORDS = {"TRAIN": "train", "VAL": "valid", "TEST": "test"}
+
+Chords = tuple[tuple[float, float, float, float], ...]
+"""X1, Y1, X2 and Y2 of a frame's lines, the long axis first."""
+
+
+def recognise_echonet(root: Path) -> bool:
+    """Whether any of its tables is there."""
+    return (root / LIST).is_file() or (root / TRACINGS).is_file()
+
+
+def find_echonet(root: Path) -> DataSet:
+    """List every traced video."""
+    problems = missing_files([root / LIST, root / TRACINGS])
+    if problems:
+        return DataSet(LAYOUT, root, KNOWN_LV, (), tuple(problems))
+    rows, wrong = _read_table(root / LIST, LIST_COLUMNS)
+    problems += wrong
+    traced, wrong = _read_tracings(root / TRACINGS)
+    problems += wrong
+    studies, untraced = [], []
+    for row in rows:
+        stem = row["FileName"].removesuffix(".avi")
+        video = root / VIDEOS / f"{stem}.avi"
+        frames = traced.get(stem, {})
+        split = SPLIT_WORDS.get(row["Split"].strip().upper())
+        if split is None:
+            problems.append(f"{root / LIST}: {stem} has the unknown split {row['Split']!r}")
+        elif broken := missing_files([video]) or _check_length(video):
+            problems += broken
+        elif len(frames) < 2:
+            untraced.append(stem)
+        else:
+            made = partial(read, video, tuple(sorted(frames.items())), _count(row))
+            studies.append(Study(stem, stem, "4CH", split, (video,), len(frames), made))
+    notes = []
+    if untraced:
+        few = ", ".join(untraced[:20])
+        notes.append(f"{len(untraced)} videos without two traced frames are left out: {few}")
+    return DataSet(LAYOUT, root, KNOWN_LV, tuple(studies), tuple(problems), tuple(notes))
+
+
+def _count(row: dict[str, str]) -> int:
+    text = row.get("NumberOfFrames") or ""
+    return int(float(text)) if text.replace(".", "", 1).isdigit() else 0
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = csv.DictReader(file)
+        missing = set(columns) - set(lines.fieldnames or ())
+        if missing:
+            return [], [f"{path} lacks the columns {', '.join(sorted(missing))}"]
+        rows, problems = [], []
+        for row in lines:
+            if any(row[name] is None for name in columns):
+                problems.append(f"{path} line {lines.line_num} is cut off")
+            else:
+                rows.append(row)
+        return rows, problems
+
+
+def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str]]:
+    """The lines of every traced frame of every video, by the video's name without its ending."""
+    rows, problems = _read_table(path, TRACING_COLUMNS)
+    traced: dict[str, dict[int, list[tuple[float, float, float, float]]]] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            frame = int(row["Frame"])
+            x1, y1, x2, y2 = (float(row[name]) for name in ("X1", "Y1", "X2", "Y2"))
+        except ValueError:
+            problems.append(f"{path} line {number} holds no numbers: {row}")
+            continue
+        video = traced.setdefault(row["FileName"].removesuffix(".avi"), {})
+        video.setdefault(frame, []).append((x1, y1, x2, y2))
+    whole = {
+        name: {frame: tuple(lines) for frame, lines in frames.items()}
+        for name, frames in traced.items()
+    }
+    return whole, problems
+
+
+def _check_length(path: Path) -> list[str]:
+    """Compare a file's length with what its RIFF header says, which a cut copy falls short of."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"AVI ":
+        return [f"{path} is no AVI file"]
+    wanted = 8 + int(struct.unpack("<I", head[4:8])[0])
+    length = path.stat().st_size
+    return [] if length >= wanted else [f"{path} is cut off: {length} of {wanted} bytes"]
+
+
+def draw_tracing(chords: Chords, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The cavity as a label map: one end of every chord, then the other ends backwards, filled."""
+    lines = np.array(chords[1:], np.float64).reshape(-1, 4)
+    outline = np.concatenate([lines[:, :2], lines[::-1, 2:]])
+    labels_HW = np.zeros(size, np.uint8)
+    cv2.fillPoly(labels_HW, [np.rint(outline).astype(np.int32)], 1)
+    return labels_HW
+
+
+def read(
+    video: Path, traced: tuple[tuple[int, Chords], ...], count: int, between: bool = False
+) -> Recording:
+    """A video's frames between its two phases, in the order from end diastole to end systole.
+
+    Which traced frame is which is told by the area, since the tables do not say it reliably.
+
+    Args:
+        video: the AVI file.
+        traced: frame index and lines of every traced frame.
+        count: frames that the file list promises, 0 where it does not say.
+        between: also the frames between both, played backwards where systole comes first.
+
+    Raises:
+        FrameError: a video that is damaged, shorter than promised, or a tracing outside of it.
+    """
+    images = read_video(video)
+    last = max(frame for frame, _ in traced)
+    if len(images) < count or last >= len(images) or min(traced)[0] < 0:
+        wanted = max(count, last + 1)
+        raise FrameError(f"{video} holds {len(images)} frames where {wanted} are listed or traced")
+    size = images[0].shape[0], images[0].shape[1]
+    masks = {frame: draw_tracing(chords, size) for frame, chords in traced}
+    for frame, mask in masks.items():
+        check_still(Path(f"{video} frame {frame}"), images[frame], mask)
+    first = max(masks, key=lambda frame: int(masks[frame].sum()))
+    end = min(masks, key=lambda frame: int(masks[frame].sum()))
+    if first == end:
+        raise FrameError(f"{video}: its traced frames have the same area, no phase can be told")
+    step = 1 if first < end else -1
+    order = list(range(first, end + step, step)) if between else [first, end]
+    return Recording(
+        tuple(images[k] for k in order), (masks[first], masks[end]), (0, len(order) - 1)
+    )
+
+
+def read_video(path: Path) -> list[NDArray[np.uint8]]:
+    """Luma of every frame.
+
+    Raises:
+        FrameError: a file that cannot be decoded.
+    """
+    try:
+        with av.open(path) as film:
+            frames = [frame.to_ndarray(format="gray8") for frame in film.decode(video=0)]
+    except (av.FFmpegError, IndexError) as error:
+        raise FrameError(f"{path} cannot be decoded: {error}") from error
+    if not frames:
+        raise FrameError(f"{path} holds no frame")
+    return [np.asarray(frame, np.uint8) for frame in frames]
