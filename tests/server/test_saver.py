@@ -1,0 +1,179 @@
+"""Sessions that another server takes up, what it may not take up, and what a broken store costs."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.live import CRASH, Live, beating, flat, live_server
+
+KEY = "5a" * 32
+
+
+class Servers:
+    """Servers that share one store; each has a network of its own."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._count = 0
+
+    @property
+    def store(self) -> Path:
+        return self._folder / "sessions.sqlite"
+
+    def start(self, **settings: Any) -> Live:
+        self._count += 1
+        own = {"snapshot_store": str(self.store), "checkpoint_frames": 1, **settings}
+        folder = self._folder / str(self._count)
+        return self._stack.enter_context(live_server(folder, **own))
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(tmp_path, stack)
+
+
+async def parked(live: Live, count: int) -> str:
+    """A session that answered some frames and lost its socket; its token."""
+    async with live.talk() as talk:
+        for seq in range(count):
+            await talk.say(beating(seq))
+            await talk.hear()
+        talk.abort()
+    await live.until_parked(talk.ready["session"])
+    return str(talk.ready["resume"])
+
+
+async def test_of_two_servers_that_hold_a_session_the_one_asked_first_is_fenced(
+    servers: Servers,
+) -> None:
+    first, second = servers.start(), servers.start()
+    async with first.talk() as old:
+        await old.say(beating(0))
+        await old.hear()
+        await old.say(beating(1))
+        assert (await old.hear())["areas_px"]["atrium"] == 2
+        async with second.talk(resume=old.ready["resume"]) as new:
+            known = -1 if new.ready["last_seq"] is None else new.ready["last_seq"]
+            for seq in range(known + 1, 3):
+                await new.say(beating(seq))
+                assert (await new.hear())["areas_px"]["atrium"] == seq + 1
+            # The first server may answer, until it wants to store what it answered.
+            await old.say(beating(2))
+            heard, close = await old.hear_all()
+            assert (heard[-1]["code"], close) == ("fenced", 4001)
+            await first.until_sessions(0)
+            await new.say(beating(3))
+            assert (await new.hear())["areas_px"]["atrium"] == 4
+            await new.end()
+
+
+async def test_a_session_comes_back_to_a_server_that_had_it_before(servers: Servers) -> None:
+    first, second = servers.start(), servers.start()
+    token = await parked(first, 2)
+    async with second.talk(resume=token) as talk:
+        assert talk.ready["last_seq"] == 1
+        await talk.say(beating(2))
+        await talk.hear()
+        talk.abort()
+    await second.until_parked(talk.ready["session"])
+    async with first.talk(resume=token) as back:
+        assert back.ready["last_seq"] == 2, "what the second server did is not forgotten"
+        await back.say(beating(3))
+        assert (await back.hear())["areas_px"]["atrium"] == 4
+        await back.end()
+
+
+async def test_the_session_of_a_dead_device_goes_on_elsewhere(servers: Servers) -> None:
+    first, second = servers.start(), servers.start()
+    async with first.talk() as talk:
+        for seq in range(3):
+            await talk.say(beating(seq))
+            saved = (await talk.hear())["saved_seq"]
+        first.backend.is_broken = True
+        await talk.say(flat(3, CRASH))
+        heard, _ = await talk.hear_all()
+        assert (heard[-1]["code"], heard[-1]["retryable"]) == ("engine_dead", True)
+    async with second.talk(resume=talk.ready["resume"]) as again:
+        known = again.ready["last_seq"]
+        assert known >= (-1 if saved is None else saved)
+        for seq in range(known + 1, 5):
+            await again.say(beating(seq))
+            assert (await again.hear())["areas_px"]["atrium"] == seq + 1
+        await again.end()
+
+
+def change_a_byte(store: Path) -> None:
+    with closing(sqlite3.connect(store)) as file, file:
+        ((name, blob),) = file.execute("SELECT name, stored FROM snapshots").fetchall()
+        changed = bytearray(blob)
+        changed[len(changed) // 2] ^= 1
+        file.execute("UPDATE snapshots SET stored = ? WHERE name = ?", (bytes(changed), name))
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "is_changed", "why"),
+    [
+        (KEY, KEY, True, "tampered"),
+        (KEY, "a5" * 32, False, "another key"),
+        (KEY, None, False, "has no key"),
+        (None, KEY, False, "not sealed"),
+        (None, None, True, "checksum"),
+    ],
+)
+async def test_a_snapshot_that_is_not_as_it_was_written_is_not_gone_on_with(
+    servers: Servers, here: str | None, there: str | None, is_changed: bool, why: str
+) -> None:
+    token = await parked(servers.start(snapshot_key=here), 1)
+    if is_changed:
+        change_a_byte(servers.store)
+    other = servers.start(snapshot_key=there)
+    async with other.socket() as talk:
+        await talk.say_hello(resume=token)
+        heard, close = await talk.hear_all()
+    assert (heard[-1]["code"], close) == ("cannot_resume", 4004)
+    assert why in heard[-1]["message"]
+    await other.until_sessions(0)
+
+
+async def test_while_the_store_is_broken_sessions_go_on_and_only_unknown_ones_are_refused(
+    servers: Servers,
+) -> None:
+    live = servers.start()
+    keeper = live.server.parts.keeper
+    assert keeper is not None
+    await asyncio.wrap_future(keeper._thread.submit(keeper._store.close))
+    token = await parked(live, 2)
+    async with live.talk(resume=token) as talk:
+        assert talk.ready["last_seq"] == 1
+        await talk.say(beating(2))
+        result = await talk.hear()
+        assert (result["areas_px"]["atrium"], result["saved_seq"]) == (3, None)
+        await talk.end()
+    async with live.socket() as stranger:
+        await stranger.say_hello(resume="nobody")
+        heard, close = await stranger.hear_all()
+    assert (heard[-1]["code"], heard[-1]["retryable"], close) == ("store_unavailable", True, 1013)
+
+
+async def test_a_client_whose_line_died_without_a_word_is_noticed_by_a_ping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.commands.serving.PING_S", 0.2)
+    with live_server(tmp_path, idle_timeout_s=600) as live:
+        async with live.talk() as talk:
+            await talk.say(beating(0))
+            await talk.hear()
+            # Nothing is read any more, so no ping is answered, and nothing is closed.
+            talk.connection.transport.pause_reading()
+            await live.until_sessions(0, parked=1)
+            talk.abort()
+        async with live.talk(resume=talk.ready["resume"]) as again:
+            assert again.ready["last_seq"] == 0
+            await again.end()
