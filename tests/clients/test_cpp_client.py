@@ -1,6 +1,7 @@
 """The example in C++ compiles with Debian's libraries, and sees what the Python client sees."""
 
 import asyncio
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,18 +17,26 @@ from tests.server.live import Live, live_server
 SOURCE = Path(__file__).parents[2] / "clients" / "cpp" / "stream.cpp"
 SIZE = (48, 64)
 COUNT = 20
+OPTIONS = ("-std=c++17", "-Wall", "-Wextra", "-DASIO_STANDALONE", "-pthread")
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(request: pytest.FixtureRequest) -> Path:
+    """The example compiled; by the same compiler from the same lines it is the same program."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not on the path")
-    target = tmp_path_factory.mktemp("cpp") / "stream"
-    options = ["-std=c++17", "-Wall", "-Wextra", "-DASIO_STANDALONE", "-pthread"]
-    done = run(compiler, *options, SOURCE, "-o", target)
-    assert done.returncode == 0, done.stderr
-    assert SOURCE.name not in done.stderr, "no warning in our own lines"
+    version = run(compiler, "--version").stdout
+    made_of = SOURCE.read_bytes() + version.encode() + " ".join(OPTIONS).encode()
+    cache = request.config.cache
+    assert cache is not None
+    target = cache.mkdir("cpp_client") / hashlib.sha256(made_of).hexdigest()
+    if not target.is_file():
+        part = target.with_suffix(".part")
+        done = run(compiler, *OPTIONS, SOURCE, "-o", part)
+        assert done.returncode == 0, done.stderr
+        assert SOURCE.name not in done.stderr, "no warning in our own lines"
+        part.rename(target)
     return target
 
 

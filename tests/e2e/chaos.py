@@ -3,11 +3,13 @@
 import asyncio
 import random
 import signal
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,11 +23,16 @@ STRUCTURES = ("lv", "myocardium", "atrium")
 AHEAD = 16
 """Frames that a session may be ahead of the next blow: each is under way when it falls."""
 
+STANDBY = 2
+"""Servers that are started before they are needed."""
+
 SILENCE_S = 1.0
 """After which a server parks a session whose line is stalled."""
 
 Blow = Literal["cut", "slow", "stall", "term", "kill"]
 BLOWS: tuple[Blow, ...] = get_args(Blow)
+ENDS: tuple[Blow, ...] = ("term", "kill")
+"""Blows after which another server must go on."""
 
 Print = list[object]
 
@@ -110,7 +117,7 @@ class Gate:
 
 
 class Fleet:
-    """Servers that come and go on one store; the next one is always being started."""
+    """Servers that come and go on one store; the next ones are always being started."""
 
     def __init__(self, folder: Path, stack: ExitStack, **settings: object) -> None:
         self._folder = folder
@@ -125,18 +132,24 @@ class Fleet:
             "capacity_fps": 10_000,
             **settings,
         }
-        self._pool = stack.enter_context(ThreadPoolExecutor(1))
-        self._count = 0
-        self._next: Future[Serving] | None = None
+        self._pool = stack.enter_context(ThreadPoolExecutor(1 + STANDBY))
+        self._numbers = count()
+        self._wanted = 0
+        self._next: deque[Future[Serving]] = deque()
         self.living: Serving | None = None
 
-    def prepare(self) -> None:
-        """Begin to start one more."""
-        self._next = self._pool.submit(self._start)
+    def want(self, servers: int) -> None:
+        """Begin to start the first of so many servers, which will serve one after the other."""
+        self._wanted = servers
+        for _ in range(min(servers, 1 + STANDBY)):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._wanted -= 1
+        self._next.append(self._pool.submit(self._start))
 
     def _start(self) -> Serving:
-        self._count += 1
-        folder = self._folder / str(self._count)
+        folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         return self._stack.enter_context(serving(folder, **self._settings))
 
@@ -151,10 +164,11 @@ class Fleet:
         await self.step_in(front)
 
     async def step_in(self, front: Front) -> None:
-        """Let the one that was prepared serve."""
-        assert self._next is not None
-        self.living = await asyncio.wrap_future(self._next)
+        """Let the next one serve."""
+        self.living = await asyncio.wrap_future(self._next.popleft())
         front.port = self.living.port
+        if self._wanted:
+            self._prepare()
 
     async def until_parked(self) -> None:
         """Wait until the living server has given up a silent socket."""
@@ -218,7 +232,7 @@ async def strike(blow: Blow, front: Front, fleet: Fleet) -> None:
         front.flows.clear()
         await fleet.until_parked()
         front.flows.set()
-    elif blow in ("term", "kill"):
+    elif blow in ENDS:
         await fleet.replace(signal.SIGTERM if blow == "term" else signal.SIGKILL, front)
 
 
@@ -237,7 +251,7 @@ async def survive(
     """
     front = Front()
     front.flows.set()
-    fleet.prepare()
+    fleet.want(1 + sum(blow in ENDS for _, blow in blows))
     await fleet.step_in(front)
     listener = await asyncio.start_server(front.relay, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/stream"
@@ -249,8 +263,6 @@ async def survive(
         async with asyncio.TaskGroup() as group:
             players = [group.create_task(play(url, clip, count, gate)) for _ in range(sessions)]
             for place, blow in blows:
-                if blow in ("term", "kill"):
-                    fleet.prepare()
                 await gate.open(place + AHEAD)
                 await gate.until_answered(place)
                 assert not any(player.done() for player in players)
