@@ -4,12 +4,14 @@ import { openServer, readOffers } from "./access.js";
 import { wireBiplane } from "./biplane.js";
 import { byId, make, wireHelp, write } from "./dom.js";
 import { ResultView } from "./result.js";
+import { spoken } from "./words.js";
 
 const NAMES = "gdkvm-names";
 const STATES = {
   sending: "sending", received: "received", queued: "waiting", running: "reading", done: "done", failed: "refused",
 };
 
+const reached = openServer();
 let server = null;
 let result = null;
 let biplane = null;
@@ -47,7 +49,7 @@ function listItem(clip, isShown) {
   item.dataset.state = clip.state;
   item.append(make("span", { className: "words", textContent: `${STATES[clip.state] ?? clip.state}${view}` }));
   if (clip.state === "sending" || clip.state === "running") item.append(bar(clip));
-  if (clip.error) item.append(make("p", { className: "error", textContent: clip.error.message }));
+  if (clip.error) item.append(make("p", { className: "error", textContent: spoken(clip.error.message) }));
   return item;
 }
 
@@ -85,26 +87,27 @@ async function follow(id) {
   followed.delete(id);
 }
 
-/** Send files one after the other, so that each is there as soon as it can be. */
+/** Send files one after the other, so that each is there as soon as it can be; the first one is shown. */
 async function send(files) {
-  waiting.push(...files);
+  waiting.push(...[...files].map((file, index) => ({ file, isFirst: index === 0 })));
   if (isSending) return;
   isSending = true;
   while (waiting.length) await sendOne(waiting.shift());
   isSending = false;
 }
 
-async function sendOne(file) {
+async function sendOne({ file, isFirst }) {
   const ticket = `sending ${file.name} ${performance.now()}`;
   take({ id: ticket, name: file.name, state: "sending", progress: 0, view: byId("view").value || null });
   try {
     const onProgress = (progress) => take({ id: ticket, progress });
+    server = await reached;
     const clip = await server.upload(file, { view: byId("view").value, onProgress });
     names.set(clip.id, file.name);
     window.sessionStorage.setItem(NAMES, JSON.stringify([...names].slice(-200)));
     clips.delete(ticket);
     take(clip);
-    window.location.hash = clip.id;
+    if (isFirst) window.location.hash = clip.id;
     follow(clip.id);
   } catch (error) {
     take({ id: ticket, state: "failed", error, isRefused: true });
@@ -115,6 +118,7 @@ async function sendOne(file) {
 async function showChosen() {
   const id = window.location.hash.slice(1);
   showList();
+  if (!result) return undefined; // the page has only begun, and will ask again
   const clip = clips.get(id);
   if (!clip) return result.clear(id ? "This server keeps no such clip." : "");
   if (clip.state === "failed") return result.refuse(nameOf(id), clip.error);
@@ -124,7 +128,7 @@ async function showChosen() {
 
 function wire() {
   byId("files").addEventListener("change", ({ target }) => {
-    send([...target.files]);
+    send(target.files);
     target.value = "";
   });
   const drop = byId("drop");
@@ -136,15 +140,19 @@ function wire() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    send([...event.dataTransfer.files]);
+    send(event.dataTransfer.files);
   });
-  window.addEventListener("hashchange", showChosen);
+  window.addEventListener("hashchange", () => {
+    showChosen();
+    // On a phone the result lies below the list.
+    if (window.matchMedia("(max-width: 52rem)").matches) byId("result").scrollIntoView();
+  });
   wireHelp();
 }
 
 async function begin() {
   wire();
-  server = await openServer();
+  server = await reached;
   const offers = await readOffers(server);
   result = new ResultView(server, offers, refresh);
   if (offers("post", "/v1/biplane")) biplane = wireBiplane(server);

@@ -104,10 +104,12 @@ const PAD = { left: 38, right: 8, top: 16, bottom: 18 };
  * @param {HTMLCanvasElement} canvas
  * @param {{seconds: number, value: number|null}[]} points in the order of time; null breaks the line.
  * @param {{seconds: number, label: string}[]} marks such as ED and ES.
- * @param {{span?: number, cursor?: number|null, notes?: number[]}} options span: seconds shown at least. cursor: the
- *   time of the frame that is shown. notes: times at which the session was resumed.
+ * @param {{start?: number, span?: number, gap?: number, cursor?: number|null, notes?: number[]}} options start: first
+ *   second shown, else that of the first point. span: seconds shown at least. gap: seconds without a point that break
+ *   the line. cursor: the time of the frame that is shown. notes: times at which the session was resumed.
  */
-export function drawCurve(canvas, points, marks, { span = 0, cursor = null, notes = [] } = {}) {
+export function drawCurve(canvas, points, marks, options = {}) {
+  const { span = 0, gap = Infinity, cursor = null, notes = [] } = options;
   const { context, width, height } = fitted(canvas);
   const values = points.map((point) => point.value).filter((value) => value !== null);
   if (!values.length) {
@@ -118,7 +120,7 @@ export function drawCurve(canvas, points, marks, { span = 0, cursor = null, note
     return;
   }
   const [low, high] = niceRange(Math.min(...values), Math.max(...values));
-  const { start, length } = timeSpan(points, span);
+  const { start, length } = timeSpan(points, span, options.start);
   const floor = height - PAD.bottom;
   const x = (seconds) => PAD.left + ((seconds - start) / length) * (width - PAD.left - PAD.right);
   const y = (value) => floor - ((value - low) / (high - low)) * (floor - PAD.top);
@@ -142,7 +144,7 @@ export function drawCurve(canvas, points, marks, { span = 0, cursor = null, note
   }
   context.textBaseline = "alphabetic";
   drawNotes(context, notes.filter((note) => note >= start && note <= start + length).map(x), floor);
-  drawLine(context, points, x, y);
+  drawLine(context, points, gap, x, y);
   drawMarks(context, points, marks, x, y, floor);
   if (cursor !== null) drawCursor(context, x(cursor), floor);
 }
@@ -159,8 +161,7 @@ export function secondsAt(canvas, points, clientX, span = 0) {
   return start + Math.min(1, Math.max(0, share)) * length;
 }
 
-function timeSpan(points, span) {
-  const start = points[0].seconds;
+function timeSpan(points, span, start = points[0].seconds) {
   return { start, length: Math.max(span, points.at(-1).seconds - start) || 1 };
 }
 
@@ -181,15 +182,18 @@ function drawCursor(context, place, floor) {
   line(context, place, PAD.top - 6, place, floor);
 }
 
-function drawLine(context, points, x, y) {
+function drawLine(context, points, gap, x, y) {
   context.strokeStyle = STRUCTURES.lv.colour;
   context.lineWidth = 2;
   context.lineJoin = "round";
   context.beginPath();
   let isPenDown = false;
+  let last = -Infinity;
   for (const { seconds, value } of points) {
-    if (value === null) isPenDown = false;
-    else if (isPenDown) context.lineTo(x(seconds), y(value));
+    if (value === null || seconds - last > gap) isPenDown = false;
+    last = seconds;
+    if (value === null) continue;
+    if (isPenDown) context.lineTo(x(seconds), y(value));
     else {
       context.moveTo(x(seconds), y(value));
       isPenDown = true;

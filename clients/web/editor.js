@@ -1,6 +1,7 @@
 /** Corrects the ventricle's outline on one frame: points on it are dragged, or moved by the arrow keys. */
 
 import { byId, write } from "./dom.js";
+import { spoken } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HANDLES = 20;
@@ -28,21 +29,34 @@ export function spread(outline, count) {
 /**
  * A smooth closed outline through points; its last point repeats the first.
  *
- * Source: Catmull and Rom 1974, uniform, tension 1/2.
+ * Source: Yuksel, Schaefer and Keyser 2011, Parameterization and applications of Catmull-Rom curves: the centripetal
+ * one, which between two points makes neither a loop nor a cusp, however unevenly the points lie.
  */
 export function smooth(points) {
   const at = (index) => points[(index + points.length) % points.length];
-  const outline = points.flatMap((_, index) => {
-    const [a, b, c, d] = [at(index - 1), at(index), at(index + 1), at(index + 2)];
-    return Array.from({ length: STEPS }, (__, step) => {
-      const t = step / STEPS;
-      return [0, 1].map((axis) => 0.5 * (
-        2 * b[axis] + (c[axis] - a[axis]) * t + (2 * a[axis] - 5 * b[axis] + 4 * c[axis] - d[axis]) * t ** 2
-        + (3 * b[axis] - a[axis] - 3 * c[axis] + d[axis]) * t ** 3
-      ));
-    });
-  });
+  const outline = points.flatMap((_, index) => piece([-1, 0, 1, 2].map((step) => at(index + step))));
   return [...outline, outline[0]];
+}
+
+/** The outline from the second to the third of four points, without the third. */
+function piece(four) {
+  const knots = [0];
+  for (const index of [0, 1, 2]) {
+    const length = Math.hypot(...[0, 1].map((axis) => four[index + 1][axis] - four[index][axis]));
+    knots.push(knots[index] + Math.max(Math.sqrt(length), 1e-3));
+  }
+  return Array.from({ length: STEPS }, (_, step) => {
+    const t = knots[1] + (step / STEPS) * (knots[2] - knots[1]);
+    let points = four;
+    // Between neighbours, then between what came of them, until one point is left (Barry and Goldman 1988).
+    for (const spans of [[[0, 1], [1, 2], [2, 3]], [[0, 2], [1, 3]], [[1, 2]]]) {
+      points = spans.map(([from, to], index) => {
+        const share = (t - knots[from]) / (knots[to] - knots[from]);
+        return [0, 1].map((axis) => points[index][axis] + share * (points[index + 1][axis] - points[index][axis]));
+      });
+    }
+    return points[0];
+  });
 }
 
 /** The points and the buttons beside them. */
@@ -157,7 +171,7 @@ export class OutlineEditor {
       this.close();
       write("edit-words", "Measured anew with your outline.");
     } catch (error) {
-      write("edit-words", error.message);
+      write("edit-words", spoken(error.message));
     }
     byId("edit-save").disabled = false;
   }

@@ -276,7 +276,9 @@ export class GdkvmStream extends EventTarget {
 
   #checkSilence() {
     const isWaiting = this.#unanswered.size > 0 || this.#finishing !== null;
-    if (isWaiting && Date.now() - this.#heardMs > this.#options.answerWithinMs) this.#goOn();
+    if (!isWaiting || Date.now() - this.#heardMs <= this.#options.answerWithinMs) return;
+    this.#leftMs ??= this.#heardMs;
+    this.#goOn();
   }
 
   #park() {

@@ -13,6 +13,7 @@ export class LiveView extends EventTarget {
   #worker;
   #originUs = null;
   #late = []; // what was under way when the picture was frozen
+  #toCome = null; // frames sent again after a cut whose answers are still to come
 
   /**
    * @param {import("./sources.js").Source} source
@@ -47,12 +48,14 @@ export class LiveView extends EventTarget {
   }
 
   #take(message) {
+    if (message.type === "answer" || message.type === "dropped") this.#markResumed(message.result);
     if (message.type === "answer") this.#takeAnswer(message);
     else if (message.type === "picture") this.#showPlain(message.picture);
     else {
       if (message.type === "ready") this.#takeReady(message.detail);
       if (message.type === "beat") this.#takeBeat(message.detail);
       if (message.type === "dropped") this.dropped += 1;
+      if (message.type === "state" && message.detail.reason === "resumed") this.#toCome = message.detail.resent;
       this.#tell(message.type, message.detail);
     }
   }
@@ -62,23 +65,33 @@ export class LiveView extends EventTarget {
   }
 
   #takeReady(ready) {
-    if (ready.resumed) {
-      this.resumedAt.push(this.history.at(-1)?.seconds ?? 0);
-      return;
-    }
+    if (ready.resumed) return;
     this.history = [];
     this.#late = [];
     this.beats.clear();
     this.resumedAt = [];
   }
 
-  #takeAnswer({ result, picture, answerMs, skipped }) {
+  /** Note on the curve where it goes on: at the first frame that was not sent before the cut. */
+  #markResumed(result) {
+    if (this.#toCome === null) return;
+    if (this.#toCome > 0) this.#toCome -= 1;
+    else if (result) {
+      this.resumedAt.push(this.#secondsOf(result));
+      this.#toCome = null;
+    }
+  }
+
+  #secondsOf(result) {
     this.#originUs ??= result.time_us;
+    return (result.time_us - this.#originUs) / 1e6;
+  }
+
+  #takeAnswer({ result, picture, answerMs, skipped }) {
     this.skipped = skipped;
     this.answersMs = [...this.answersMs.slice(1 - RECENT), answerMs];
     this.arrivalsMs = [...this.arrivalsMs.slice(1 - RECENT), performance.now()];
-    const seconds = (result.time_us - this.#originUs) / 1e6;
-    const frame = { picture, result, seconds };
+    const frame = { picture, result, seconds: this.#secondsOf(result) };
     if (this.isFrozen) {
       this.#late.push(frame); // the frozen picture stays the last one
       return;

@@ -5,8 +5,9 @@ import { offerCrop, wireCrop } from "./crop.js";
 import { drawFrame, drawNext } from "./draw.js";
 import { byId, make, takeKeys, wireHelp, write } from "./dom.js";
 import { LiveView } from "./live.js";
-import { log, notice, showBeats, showCurve, showDropped, showFigures, showReady, showState } from "./readings.js";
+import { log, notice, showBeats, showCurve, showFigures, showReady, showState, showUnmeasured } from "./readings.js";
 import { cropped, openCamera, openClip, openFilm, openSample, openScreen, videoInputs } from "./sources.js";
+import { spoken } from "./words.js";
 
 const TEXT_MS = 200;
 const STEP = 10;
@@ -31,7 +32,7 @@ const decode = drawNext((image, frame) => {
 
 function show(frame) {
   decode(frame.picture, frame);
-  if (!frame.result) return showDropped(view);
+  if (!frame.result) return showUnmeasured(view);
   showCurve(view);
   showPlace(frame.index);
   const now = performance.now();
@@ -117,7 +118,7 @@ function refusal(error) {
     NotReadableError: "Another program holds the camera.",
     OverconstrainedError: "This device is no longer there.",
   };
-  return words[error.name] ?? error.message;
+  return words[error.name] ?? spoken(error.message);
 }
 
 function playSample() {

@@ -5,12 +5,14 @@ import { byId, make, table, write } from "./dom.js";
 import { efInWords, figure, qualityInWords, reasonInWords } from "./words.js";
 
 const CURVE_SECONDS = 5;
+const GAP_SECONDS = 0.25;
 const SHOWN_BEATS = 4;
 const LOG_LINES = 40;
 const NOTICE_MS = 6000;
 
 /** Figures of one result. */
 export function showFigures(view, result) {
+  document.querySelector("main").removeAttribute("data-stale");
   const { headline, interval, words } = efInWords(result.ef);
   byId("ef").dataset.state = result.ef.state;
   write("ef-figure", headline);
@@ -28,10 +30,17 @@ export function showFigures(view, result) {
   showDropped(view);
 }
 
+/** A picture that the server has not answered: figures are those of before. */
+export function showUnmeasured(view) {
+  document.querySelector("main").toggleAttribute("data-stale", true);
+  byId("quality").dataset.state = "none";
+  write("quality-words", "Not measured now: no answer from the server.");
+  showDropped(view);
+}
+
 /** How many frames were not measured: replaced by the server, or held back because the link was slow. */
 export function showDropped(view) {
-  const held = view.skipped ? `, ${view.skipped} not sent` : "";
-  write("dropped-figure", `${view.dropped}${held}`);
+  write("dropped-figure", `${view.dropped}, ${view.skipped}`);
 }
 
 /** The last seconds of the curve, or those around the frame that is shown. */
@@ -54,7 +63,8 @@ export function showCurve(view) {
   ]);
   write("curve-title", hasVolume ? "LV volume (ml)" : "LV area (pixels)");
   const cursor = view.isFrozen ? shown : null;
-  drawCurve(byId("curve"), points, marks, { span: CURVE_SECONDS, cursor, notes: view.resumedAt });
+  const start = Math.max(history[0].seconds, end - CURVE_SECONDS);
+  drawCurve(byId("curve"), points, marks, { start, span: CURVE_SECONDS, gap: GAP_SECONDS, cursor, notes: view.resumedAt });
 }
 
 /** The latest beats, newest first. */

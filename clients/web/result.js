@@ -5,7 +5,7 @@ import { ClipPlayer } from "./clipplayer.js";
 import { byId, make, table, takeKeys, write } from "./dom.js";
 import { OutlineEditor } from "./editor.js";
 import { drawCurve, drawFrame, drawNext, secondsAt } from "./draw.js";
-import { efInWords, figure, qualityInWords, reasonInWords, sentence } from "./words.js";
+import { efInWords, figure, qualityInWords, reasonInWords, sentence, spoken } from "./words.js";
 
 const STEP = 10;
 const FILES = [
@@ -17,8 +17,8 @@ const FILES = [
   ["sr.dcm", "sr.dcm", "DICOM SR", "the measurements, for a PACS"],
   ["secondary-capture.dcm", "capture.dcm", "DICOM capture", "the film, for a PACS"],
   ["report.html", "report.html", "Report", "to read and print"],
-  ["still.png", "still.png", "PNG", "end diastole and end systole"],
-  ["masks.json", "masks.json", "COCO", "the masks as polygons"],
+  ["still.png", "still.png", "PNG", "the picture of end diastole"],
+  ["masks.json", "masks.json", "COCO", "the masks as run lengths"],
 ];
 
 /** Shows one clip at a time in the page's result section. */
@@ -48,7 +48,7 @@ export class ResultView {
       this.#shown = { image, ...frame };
       this.#draw();
     });
-    this.#editor = new OutlineEditor((contours) => this.#save(contours), () => this.#draw());
+    this.#editor = new OutlineEditor((outline) => this.#correct({ lv: [outline] }), () => this.#draw());
     this.#wire();
   }
 
@@ -70,7 +70,7 @@ export class ResultView {
   refuse(name, { message, code }) {
     this.#leave();
     byId("result").hidden = false;
-    this.#verdict({ name, headline: "No result", words: "", error: `${message} (${code})` });
+    this.#verdict({ name, headline: "No result", words: "", error: `${spoken(message)} (${code})` });
   }
 
   /** Fetch a result and show it. */
@@ -97,7 +97,8 @@ export class ResultView {
     byId("player").hidden = byId("details").hidden = true;
   }
 
-  #verdict({ name, headline = "", interval = "", words = "", clip = "", warnings = "", error = "" }) {
+  #verdict({ name, state = "none", headline = "", interval = "", words = "", clip = "", warnings = "", error = "" }) {
+    byId("verdict").dataset.state = state;
     write("result-name", name);
     write("ef-figure", headline);
     write("ef-interval", interval);
@@ -109,12 +110,11 @@ export class ResultView {
 
   #fill(name, result) {
     this.#result = result;
-    const { clip, ef, frames } = result;
+    const { clip, ef } = result;
     const verdict = efInWords(ef);
-    byId("verdict").dataset.state = ef.state;
     const headline = `EF ${verdict.headline}`;
     const warnings = sentence(clip.warnings, "Of the file: ");
-    this.#verdict({ ...verdict, name, headline, clip: clipInWords(clip, frames, ef), warnings });
+    this.#verdict({ ...verdict, name, state: ef.state, headline, clip: clipInWords(result), warnings });
     this.#fillBeats(result);
     this.#fillDownloads(name);
   }
@@ -138,7 +138,9 @@ export class ResultView {
   #jump(seq, what, index) {
     const button = make("button", { type: "button", className: "link", textContent: String(seq + 1) });
     button.setAttribute("aria-label", `Show ${what} of beat ${index + 1}, frame ${seq + 1}`);
-    button.addEventListener("click", () => this.#player?.seek(seq));
+    button.addEventListener("click", () => {
+      if (this.#player) this.#step(seq - this.#player.index);
+    });
     return button;
   }
 
@@ -205,7 +207,9 @@ export class ResultView {
     write("length-figure", figure(lv?.length_cm, 1, "cm"));
     write("volume-figure", figure(lv?.volume_ml, 0, "ml"));
     byId("quality").dataset.state = quality.state;
-    write("quality-words", qualityInWords(quality));
+    const isDrawn = isDrawnByHand(this.#result, index);
+    byId("edit-undo").hidden = !isDrawn || this.#editor.isOpen;
+    write("quality-words", `${qualityInWords(quality)}${isDrawn ? " Its outline was drawn by hand." : ""}`);
     this.#drawCurve();
   }
 
@@ -225,16 +229,30 @@ export class ResultView {
   #edit() {
     this.#player.stop();
     const { image, contours } = this.#shown;
+    byId("edit-undo").hidden = true;
     this.#editor.open(image, contours.lv?.[0] ?? []);
     this.#draw();
   }
 
-  async #save(outline) {
+  /** Take the network's own outlines of this frame back. */
+  async #undo() {
+    byId("edit-undo").disabled = true;
+    try {
+      await this.#correct(null);
+      write("edit-words", "Measured anew with the network's outlines.");
+    } catch (error) {
+      write("edit-words", spoken(error.message));
+    }
+    byId("edit-undo").disabled = false;
+  }
+
+  /** Have the frame that is shown measured anew, unless somebody else corrected the clip meanwhile. */
+  async #correct(contours) {
     const { index } = this.#player;
     const [id, turn] = [this.#id, this.#turn];
     const name = byId("result-name").textContent;
     const answer = await this.#server.ask(clipPath(id, "frames", String(index)), {
-      method: "PATCH", json: { contours: { lv: [outline] } },
+      method: "PATCH", json: { contours, revision: this.#result.revision },
     });
     if (this.#turn !== turn) return;
     this.#fill(name, answer);
@@ -244,6 +262,7 @@ export class ResultView {
   }
 
   async #forget() {
+    if (!window.confirm("Delete this clip and all that was made of it from the server?")) return;
     try {
       await this.#server.forget(this.#id);
       window.location.hash = "";
@@ -276,6 +295,7 @@ export class ResultView {
     byId("opacity").addEventListener("input", () => this.#draw());
     byId("forget").addEventListener("click", () => this.#forget());
     byId("edit").addEventListener("click", () => this.#edit());
+    byId("edit-undo").addEventListener("click", () => this.#undo());
     byId("curve").addEventListener("click", (event) => {
       const { points } = this.#player.curve;
       const seconds = secondsAt(byId("curve"), points, event.clientX);
@@ -300,7 +320,12 @@ export class ResultView {
   }
 }
 
-function clipInWords(clip, frames, ef) {
+/** Whether a frame's outlines are the last ones that somebody drew, not the network's. */
+function isDrawnByHand({ edits }, index) {
+  return Boolean(edits.findLast((edit) => edit.frame === index)?.after.contours);
+}
+
+function clipInWords({ clip, frames, ef, edits }) {
   const [rows, columns] = clip.size;
   const durationMs = clip.time_base.duration_ms;
   const failed = frames.filter((frame) => frame.quality.state === "fail").length;
@@ -312,6 +337,7 @@ function clipInWords(clip, frames, ef) {
       ? "pixel size unknown, so no cm or ml"
       : `${clip.spacing_mm.map((mm) => mm.toFixed(3)).join(" × ")} mm a pixel`,
     failed ? `${failed} frames not measurable` : "every frame measurable",
+    ...(edits.length ? [`outlines corrected by hand ${edits.length === 1 ? "once" : `${edits.length} times`}`] : []),
   ];
   return `${parts.join(", ")}.`;
 }

@@ -63,6 +63,11 @@ export function reasonInWords(code) {
   return REASONS[code] ?? code.replaceAll("_", " ");
 }
 
+/** What a server says of an error, as the sentence that it is. */
+export function spoken(message) {
+  return `${message[0].toUpperCase()}${message.slice(1)}${/[.!?]$/.test(message) ? "" : "."}`;
+}
+
 /** Several reasons as one sentence, or an empty string. */
 export function sentence(reasons, start = "") {
   if (!reasons?.length) return "";

@@ -1,6 +1,5 @@
 """The clips page in a real browser, against a real server."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,20 @@ from server.ingest import sample_path
 from tests.e2e.browsing import PHONE, is_too_wide, violations, wait_for_outline
 
 Visit = Callable[..., Page]
+
+SAVED = {
+    "JSON": ("result", "result.json"),
+    "CSV": ("frames.csv", "frames.csv"),
+    "MP4": ("overlay.mp4", "overlay.mp4"),
+    "NPZ": ("masks.npz", "masks.npz"),
+    "DICOM SEG": ("seg.dcm", "seg.dcm"),
+    "DICOM SR": ("sr.dcm", "sr.dcm"),
+    "DICOM capture": ("secondary-capture.dcm", "capture.dcm"),
+    "Report": ("report.html", "report.html"),
+    "PNG": ("still.png", "still.png"),
+    "COCO": ("masks.json", "masks.json"),
+}
+"""What each button of the page saves: the path on the server, and the end of the file's name."""
 
 
 def test_clips_are_sent_listed_played_saved_and_deleted(
@@ -34,6 +47,7 @@ def test_clips_are_sent_listed_played_saved_and_deleted(
     page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
     assert not is_too_wide(page)
     assert violations(page) == []
+    page.on("dialog", lambda question: question.accept())
     page.locator("#forget").click()
     expect(items.filter(has_text=sample_path().name)).to_have_count(0)
     expect(page.locator("#player")).to_be_hidden()
@@ -54,12 +68,87 @@ def check_steps(page: Page) -> None:
 
 
 def check_downloads(page: Page) -> None:
-    """What is saved is what the server has."""
-    with page.expect_download() as caught:
-        page.locator("#downloads").get_by_role("button", name="JSON").click()
-    assert caught.value.suggested_filename == "examples_ybr_color-result.json"
-    saved = json.loads(Path(caught.value.path()).read_text())
-    assert saved["clip"]["frames"] == 30
+    """What is saved is what the server has, byte for byte."""
+    origin, clip = page.url.split("/clips.html#")
+    offered = page.locator("#downloads").get_by_role("button").all_inner_texts()
+    assert offered == list(SAVED)
+    for title, (path, ending) in SAVED.items():
+        with page.expect_download() as caught:
+            page.locator("#downloads").get_by_role("button", name=title, exact=True).click()
+        assert caught.value.suggested_filename == f"examples_ybr_color-{ending}"
+        saved = Path(caught.value.path()).read_bytes()
+        assert saved == page.request.get(f"{origin}/v1/clips/{clip}/{path}").body(), title
+
+
+def test_an_outline_is_corrected_by_hand_and_the_networks_own_taken_back(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html")
+    page.locator("#files").set_input_files(sample_path())
+    figure = page.locator("#ef-figure")
+    expect(figure).to_have_text(re.compile(r"^EF \d+ %$"))
+    found = figure.inner_text()
+    end_diastole = page.locator("#beats").get_by_role("button", name="end diastole of beat 1")
+    end_diastole.click()
+    expect(page.locator("#place")).to_contain_text(f"{end_diastole.inner_text()} of 30")
+    area = page.locator("#area-figure")
+    area_px = area.inner_text()
+
+    page.locator("#edit").click()
+    widen(page)
+    assert violations(page) == []
+    page.locator("#edit-save").click()
+    expect(page.locator("#edit-words")).to_have_text("Measured anew with your outline.")
+    expect(area).not_to_have_text(area_px)
+    expect(page.locator("#clip-words")).to_contain_text("corrected by hand once")
+    expect(page.locator("#quality-words")).to_contain_text("drawn by hand")
+
+    page.locator("#edit-undo").click()
+    expect(page.locator("#edit-words")).to_contain_text("the network's outlines")
+    expect(figure).to_have_text(found)
+    expect(area).to_have_text(area_px)
+    expect(page.locator("#edit-undo")).to_be_hidden()
+
+
+def widen(page: Page) -> None:
+    """Pull the rightmost point of the outline to the right, then once more by the keyboard."""
+    circles = page.locator("#handles circle")
+    columns = circles.evaluate_all("all => all.map((each) => Number(each.getAttribute('cx')))")
+    rightmost = circles.nth(columns.index(max(columns)))
+    box = rightmost.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=4)
+    page.mouse.up()
+    rightmost.press("ArrowRight")
+
+
+def test_two_views_are_brought_together_and_one_view_twice_is_refused_in_words(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html")
+    for view in ("A2C", "A4C"):
+        page.locator("#view").select_option(view)
+        page.locator("#files").set_input_files(sample_path())
+        expect(page.locator("#list li").filter(has_text=f"done · {view}")).to_have_count(1)
+    chosen = "select => select.selectedOptions[0].textContent.slice(0, 3)"
+    assert page.locator("#biplane-a4c").evaluate(chosen) == "A4C"
+    assert page.locator("#biplane-a2c").evaluate(chosen) == "A2C"
+    page.locator("#biplane-go").click()
+    answer = page.locator("#biplane-answer")
+    # The same pictures as both views: what they say together is what each says alone.
+    expect(answer.locator(".headline")).to_have_text(re.compile(r"^EF \d+ % \d+ to \d+ %$"))
+    percent = answer.locator(".headline").inner_text().split()[1]
+    for view in ("four-chamber", "two-chamber"):
+        row = answer.get_by_role("row", name=f"EF, {view} alone")
+        expect(row).to_contain_text(f"{percent} %")
+    assert violations(page) == []
+
+    page.locator("#biplane-a2c").select_option(page.locator("#biplane-a4c").input_value())
+    page.locator("#biplane-go").click()
+    expect(answer).to_contain_text("a biplane measurement needs two.")
 
 
 def test_a_file_dropped_on_the_page_is_sent(visit: Visit, address: str) -> None:

@@ -132,6 +132,7 @@ def test_a_file_that_is_no_clip_is_refused_in_words(
     page = visit(address)
     page.locator("#file").set_input_files(note)
     expect(page.locator("#notice")).to_contain_text("neither DICOM")
+    assert violations(page) == []
 
 
 def test_of_two_sources_the_one_asked_for_last_is_shown(
