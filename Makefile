@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-com
 EXTRA := $(if $(shell nvidia-smi -L 2>/dev/null),[gpu])
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test format demo bench clean
+.PHONY: help install install-dev serve test format demo bench reproduce clean
 
 help:
 	@echo "make serve        install what this machine needs, serve on http://$(HOST):$(PORT)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test         install everything, run the whole gate"
 	@echo "make format       let ruff format and fix what it can"
 	@echo "make bench        measure this machine"
+	@echo "make reproduce    train gdkvm-live anew from DATA=PATH and compare (OUT=runs/reproduced)"
 	@echo "make install      the .venv for serving alone (install-dev: with tests and training)"
 	@echo "make clean        remove the .venv and every build output"
 
@@ -66,6 +67,12 @@ demo: install
 
 bench: install-dev
 	@$(BIN)/gdkvm bench
+
+OUT ?= runs/reproduced
+
+reproduce: install-dev
+	@test -n "$(DATA)" || { echo "make reproduce DATA=PATH: a folder of A4C PNG stills"; exit 2; }
+	@$(BIN)/python -m model.training.reproduce "$(DATA)" "$(OUT)"
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,11 @@ COUNTS = (
 NOT_NEGATIVE = ("frames_between", "truncate_frames")
 SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
 VIEWS = ("4CH", "2CH")
-DEVICES = ("cpu", "cuda")
+WORDS = {
+    "network": ("live", "base"),
+    "alpha_rule": ("official", "rerelease"),
+    "device": ("cpu", "cuda"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,11 @@ class TrainConfig:
             clips are then made of these, else the stills are carried along by splines.
         negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
         start: checkpoint or safetensors file whose weights the run starts from, or empty.
+        network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
+            the cavity alone, for which the settings of burst, negatives and folds mean nothing.
+        alpha_rule: the memory law of "base".
+        imagenet: folder of torchvision's ``resnet50-*.pth`` and ``resnet18-*.pth`` that "base"
+            begins with, or empty.
         network_size: side of the network's input.
         widths: its encoder's channels.
         folds: parts into which the training patients are split; 1 trains on all of them.
@@ -38,6 +47,8 @@ class TrainConfig:
         soft_share: their share in the labels; the rest is the annotator's.
         clip_frames: frames of a training clip; 1 trains frame by frame with an empty state.
         truncate_frames: gradients go back over so many frames of a clip; 0 is all of them.
+        rate_drops: steps at which the learning rate falls to a tenth; without any it warms up and
+            falls by half a cosine.
         freeze_norm: keep the batch-norm statistics of ``start``.
         burst_share: share of clips that hold a burst of corrupted frames.
         negative_share: share of a batch that shows no apical view.
@@ -55,6 +66,9 @@ class TrainConfig:
     negatives: str = ""
     start: str = ""
     seed: int = 0
+    network: str = "live"
+    alpha_rule: str = "rerelease"
+    imagenet: str = ""
     network_size: int = 144
     widths: tuple[int, ...] = (32, 64, 96, 160)
     folds: int = 1
@@ -72,6 +86,7 @@ class TrainConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup_steps: int = 200
+    rate_drops: tuple[int, ...] = ()
     clip_norm: float = 3.0
     ema_decay: float = 0.998
     bf16: bool = False
@@ -88,6 +103,19 @@ class TrainConfig:
             WeightsError: a value of the wrong type or out of bounds; its name is in the message.
         """
         self._check_types()
+        self._check_bounds()
+        for name, words in WORDS.items():
+            if getattr(self, name) not in words:
+                raise WeightsError(f"setting {name} is one of {', '.join(words)}")
+        if self.frames_between and self.device != "cpu":
+            raise WeightsError("setting frames_between needs the device cpu")
+        if self.network == "base" and self.clip_frames < 2:
+            raise WeightsError("setting clip_frames must be at least 2 for the network base")
+        if not 0 <= self.fold < self.folds:
+            raise WeightsError("setting fold must be at least 0 and below folds")
+        self.shape()
+
+    def _check_bounds(self) -> None:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise WeightsError(f"setting {name} must be at least 1")
@@ -97,13 +125,6 @@ class TrainConfig:
         for name in SHARES:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise WeightsError(f"setting {name} must lie in [0, 1]")
-        if self.device not in DEVICES:
-            raise WeightsError(f"setting device is one of {', '.join(DEVICES)}")
-        if self.frames_between and self.device != "cpu":
-            raise WeightsError("setting frames_between needs the device cpu")
-        if not 0 <= self.fold < self.folds:
-            raise WeightsError("setting fold must be at least 0 and below folds")
-        self.shape()
 
     def _check_types(self) -> None:
         for field in fields(self):
@@ -112,6 +133,8 @@ class TrainConfig:
                 object.__setattr__(self, field.name, float(value))
             elif field.name == "views":
                 object.__setattr__(self, field.name, _views(value))
+            elif field.name == "rate_drops":
+                object.__setattr__(self, field.name, _whole_numbers(field.name, value))
             elif field.name == "widths":
                 object.__setattr__(self, field.name, _widths(value))
             elif type(value) is not field.type or not (isinstance(value, str) or isfinite(value)):
@@ -169,8 +192,13 @@ def _views(value: object) -> tuple[str, ...]:
 
 
 def _widths(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or len(value) != 4:
+    widths = _whole_numbers("widths", value)
+    if len(widths) != 4:
         raise WeightsError(f"setting widths has no such value: {value!r}")
-    if any(type(width) is not int for width in value):
-        raise WeightsError(f"setting widths has no such value: {value!r}")
+    return widths
+
+
+def _whole_numbers(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or any(type(each) is not int for each in value):
+        raise WeightsError(f"setting {name} has no such value: {value!r}")
     return tuple(value)

@@ -5,18 +5,28 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import cv2
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork, NetworkState
+from model.training.base import (
+    BaseRun,
+    base_batches,
+    base_dice,
+    begin,
+    go_back_base,
+    keep_base,
+    read_clips,
+)
 from model.training.checkpoint import fill, read_checkpoint, read_weights
 from model.training.clips import Patient
 from model.training.config import TrainConfig
@@ -27,8 +37,9 @@ from model.training.folder import add_to_log, claim, keep_data, trim_log
 from model.training.losses import total_loss
 from model.training.parallel import Crew, join, share_norms
 from model.training.patients import Progress, folds_of, read_studies
-from model.training.sets import open_set
+from model.training.sets import DataSet, Study, open_set
 from model.training.synthesis import Batch
+from model.training.validation import validation_dice
 
 ALONE = Crew()
 
@@ -101,30 +112,97 @@ def _train(
 ) -> None:
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
-    side = 2 * model_config.network_size
-    patients, valid = read_sides(config, out, side, crew, watch)
+    if config.network == "base":
+        _teach_base(config, out, crew, watch)
+        return
+    patients, valid = read_sides(config, out, 2 * model_config.network_size, crew, watch)
     negatives = read_negatives(config.negatives)
     with batches(patients, negatives, config, crew) as ahead:
         run = resume(config, model_config, out)
         share_norms(run.network, crew)
-        crew.wait()
-        if crew.leads:
-            trim_log(out, run.step)
-        started = time.monotonic()
-        for batch in ahead(run.step):
-            loss = train_step(run, batch, config, crew)
-            run.step += 1
-            watch.show(f"Training, loss {loss:.3f}", run.step, config.steps)
-            if not crew.leads:
-                continue
-            is_last = run.step == config.steps
-            if run.step % config.checkpoint_every == 0 or is_last:
-                save(run, model_config, out / "checkpoint.pt")
-            if run.step % config.evaluate_every == 0 or is_last:
-                row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
-                row |= validation_dice(run.average, valid)
-                add_to_log(out, row)
-                watch.tell(row)
+        lesson = Lesson(
+            run,
+            ahead(run.step),
+            learn=lambda batch: train_step(run, batch, config, crew),
+            score=lambda: validation_dice(run.average, valid),
+            keep=lambda: save(run, model_config, out / "checkpoint.pt"),
+        )
+        _go_on(lesson, config, out, crew, watch)
+
+
+def _teach_base(config: TrainConfig, out: Path, crew: Crew, watch: Watch) -> None:
+    found, chosen = choose(config)
+    sides = [read_clips(chosen[split], config) for split in ("train", "valid")]
+    if crew.leads:
+        keep_data(out, replace(found, studies=(*chosen["train"], *chosen["valid"])))
+    run = begin(config, out)
+    share_norms(run.network, crew)
+    lesson = Lesson(
+        run,
+        base_batches(sides[0], config, run.step, crew.share),
+        learn=lambda batch: take_step(run, partial(go_back_base, run, batch, config), config, crew),
+        score=lambda: base_dice(run.average, sides[1], config.device),
+        keep=lambda: keep_base(run, out / "checkpoint.pt"),
+    )
+    _go_on(lesson, config, out, crew, watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a run does over and over.
+
+    Attributes:
+        run: what is trained.
+        ahead: this process's share of every batch to come.
+        learn: takes one step on a batch and returns the loss.
+        score: what the log says beside the loss.
+        keep: writes a checkpoint.
+    """
+
+    run: Run | BaseRun
+    ahead: Iterator[Any]
+    learn: Callable[[Any], float]
+    score: Callable[[], dict[str, float]]
+    keep: Callable[[], None]
+
+
+def _go_on(lesson: Lesson, config: TrainConfig, out: Path, crew: Crew, watch: Watch) -> None:
+    run = lesson.run
+    crew.wait()
+    if crew.leads:
+        trim_log(out, run.step)
+    started = time.monotonic()
+    for batch in lesson.ahead:
+        loss = lesson.learn(batch)
+        run.step += 1
+        watch.show(f"Training, loss {loss:.3f}", run.step, config.steps)
+        if not crew.leads:
+            continue
+        is_last = run.step == config.steps
+        if run.step % config.checkpoint_every == 0 or is_last:
+            lesson.keep()
+        if run.step % config.evaluate_every == 0 or is_last:
+            row = {"step": run.step, "loss": loss, "s": round(time.monotonic() - started)}
+            row |= lesson.score()
+            add_to_log(out, row)
+            watch.tell(row)
+
+
+def choose(config: TrainConfig) -> tuple[DataSet, dict[str, list[Study]]]:
+    """The data set, and its studies to train on and to validate.
+
+    Raises:
+        FrameError: the set is not whole, or a split is empty.
+    """
+    found = open_set(Path(config.data))
+    found.check()
+    chosen = {split: found.of_split(split, config.views) for split in ("train", "valid")}
+    for split, studies in chosen.items():
+        if not studies:
+            raise FrameError(
+                f"{config.data} has no {split} patient with {' or '.join(config.views)}"
+            )
+    return found, chosen
 
 
 def read_sides(
@@ -135,14 +213,7 @@ def read_sides(
     Raises:
         FrameError: a split is empty, or files are broken; every one is named.
     """
-    found = open_set(Path(config.data))
-    found.check()
-    chosen = {split: found.of_split(split, config.views) for split in ("train", "valid")}
-    for split, studies in chosen.items():
-        if not studies:
-            raise FrameError(
-                f"{config.data} has no {split} patient with {' or '.join(config.views)}"
-            )
+    found, chosen = choose(config)
     both = [*chosen["train"], *chosen["valid"]]
     patients = read_studies(
         both,
@@ -215,7 +286,9 @@ def save(run: Run, model_config: ModelConfig, path: Path) -> None:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a half cosine down to a hundredth."""
+    """Linear warm-up, then a half cosine down to a hundredth, or steps down to a tenth."""
+    if config.rate_drops:
+        return config.learning_rate * 0.1 ** sum(step >= drop for drop in config.rate_drops)
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -230,6 +303,17 @@ def train_step(
     Raises:
         WeightsError: the loss is no finite number; the weights are as they were.
     """
+    return take_step(run, partial(go_back, run.network, batch, config), config, crew)
+
+
+def take_step(
+    run: Run | BaseRun, find_gradients: Callable[[], float], config: TrainConfig, crew: Crew
+) -> float:
+    """One optimiser step along gradients; returns the loss, the mean of the crew's.
+
+    Raises:
+        WeightsError: the loss is no finite number; the weights are as they were.
+    """
     run.network.train()
     if config.freeze_norm:
         for module in run.network.modules():
@@ -238,7 +322,7 @@ def train_step(
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(run.step, config)
     run.optimizer.zero_grad(set_to_none=True)
-    loss = crew.average(run.network, go_back(run.network, batch, config))
+    loss = crew.average(run.network, find_gradients())
     if not math.isfinite(loss):
         raise WeightsError(
             f"the loss of step {run.step + 1} is {loss}; the last checkpoint is from before"
@@ -286,7 +370,7 @@ def go_back(network: LiveNetwork, batch: Batch | DeviceBatch, config: TrainConfi
 
 
 @torch.no_grad()
-def update_average(run: Run, decay: float) -> None:
+def update_average(run: Run | BaseRun, decay: float) -> None:
     """Move the averaged weights a little towards the trained ones, faster in the first steps."""
     keep = min(decay, (1 + run.step) / (10 + run.step))
     trained = run.network.state_dict()
@@ -295,28 +379,3 @@ def update_average(run: Run, decay: float) -> None:
             value.lerp_(trained[name], 1 - keep)
         else:
             value.copy_(trained[name])
-
-
-@torch.no_grad()
-def validation_dice(network: LiveNetwork, patients: list[Patient]) -> dict[str, float]:
-    """Mean Dice of each structure at end diastole and end systole on the network grid.
-
-    Each still is fed twice, so that the state is not empty when it is scored. A structure that
-    neither annotator nor network sees is left out, and so is one that the masks do not tell.
-    """
-    scores: dict[str, list[Tensor]] = {}
-    for patient in patients:
-        for phase, still in (("ed", patient.ed), ("es", patient.es)):
-            side = network.config.network_size
-            image = cv2.resize(still.image_HW, (side, side), interpolation=cv2.INTER_AREA)
-            labels = cv2.resize(still.labels_HWN, (side, side), interpolation=cv2.INTER_AREA)
-            state = network.initial_state(1)
-            clip = torch.from_numpy(image).to(state.memory_BMKV)[None, None] / 255.0
-            logits = network.clip(clip.expand(1, 2, -1, -1), state)[0].cpu()
-            guess, truth = logits[0, -1].argmax(0), torch.from_numpy(labels).argmax(-1)
-            for label, name in ((1, "lv"), (2, "myocardium"), (3, "atrium")):
-                both = ((guess == label) & (truth == label)).sum()
-                size = (guess == label).sum() + (truth == label).sum()
-                if size and patient.known[label - 1]:
-                    scores.setdefault(f"{name}_{phase}", []).append(2 * both / size)
-    return {name: round(float(torch.stack(values).mean()), 4) for name, values in scores.items()}

@@ -27,9 +27,9 @@ from model.training.loop import (
     train,
     train_step,
     update_average,
-    validation_dice,
 )
 from model.training.synthesis import Batch, make_batch
+from model.training.validation import validation_dice
 
 
 @pytest.fixture
