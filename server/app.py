@@ -71,7 +71,7 @@ class Parts:
     metrics: Metrics
     engine: Engine
     roster: Roster
-    store: ClipStore
+    store: ClipStore | None
     keeper: Keeper | None
     receiver: "Receiver | None"
 
@@ -87,20 +87,23 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(watch_lag(parts.metrics))
-        parts.store.start()
+        if parts.store is not None:
+            parts.store.start()
         if parts.receiver is not None:
             parts.receiver.start()
         yield
         if parts.receiver is not None:
             await asyncio.to_thread(parts.receiver.close)
-        parts.store.leave()
+        if parts.store is not None:
+            parts.store.leave()
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
         parts.roster.close()
         if parts.keeper is not None:
             await asyncio.to_thread(parts.keeper.close)
-        await asyncio.to_thread(parts.store.close)
+        if parts.store is not None:
+            await asyncio.to_thread(parts.store.close)
         await asyncio.to_thread(parts.engine.close)
 
     app = FastAPI(
@@ -118,20 +121,24 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_answers(app, parts.metrics)
     app.include_router(access_routes(tickets))
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))
-    app.include_router(clip_routes(parts.store, settings.upload_max_bytes))
-    app.include_router(picture_routes(parts.store))
-    app.include_router(edit_routes(parts.store))
-    app.include_router(biplane_routes(parts.store))
-    app.include_router(result_routes(parts.store))
+    if parts.store is not None:
+        add_clips(app, parts.store, settings)
     app.include_router(schema_routes())
-    app.include_router(study_routes(parts.store, settings.study_max_bytes))
-    app.include_router(
-        dicomweb_routes(parts.store, settings.study_max_bytes, settings.upload_max_bytes)
-    )
     app.include_router(sample_routes(read_sample()))
     add_stream(app, parts)
     mount_page(app)
     return app
+
+
+def add_clips(app: FastAPI, store: ClipStore, settings: Settings) -> None:
+    """Answer all that has to do with clips."""
+    app.include_router(clip_routes(store, settings.upload_max_bytes))
+    app.include_router(picture_routes(store))
+    app.include_router(edit_routes(store))
+    app.include_router(biplane_routes(store))
+    app.include_router(result_routes(store))
+    app.include_router(study_routes(store, settings.study_max_bytes))
+    app.include_router(dicomweb_routes(store, settings.study_max_bytes, settings.upload_max_bytes))
 
 
 def build(settings: Settings) -> Parts:
@@ -161,8 +168,10 @@ def build(settings: Settings) -> Parts:
     )
     keeper = open_keeper(settings, metrics)
     roster = Roster(settings, engine, metrics, keeper, open_recorder(settings))
-    store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
-    receiver = open_receiver(settings, store, metrics)
+    store = receiver = None
+    if settings.clips:
+        store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
+        receiver = open_receiver(settings, store, metrics)
     return Parts(settings, metrics, engine, roster, store, keeper, receiver)
 
 

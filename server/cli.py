@@ -1,5 +1,6 @@
 """The `gdkvm` command: 0 done, 1 could not do it (a message says what and why), 2 wrong usage."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,10 +73,22 @@ CLUSTER = "pip install 'gdkvm-live[cluster]'"
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Live sessions alone, on replicas that share them.")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="With --ray: replicas at least.")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="With --ray: replicas at most.")] = 1,
+    cpus: Annotated[float, typer.Option(help="With --ray: processors of each.")] = 1.0,
 ) -> None:
     """Serve streams and clips; the settings are GDKVM_* variables."""
     with command():
-        run_server(load_settings(host, port))
+        settings = load_settings(host, port)
+        if not ray:
+            run_server(settings)
+            return
+        with installed(CLUSTER):
+            from server.fleet.deployment import run_fleet
+        asyncio.run(run_fleet(settings, (replicas, max(replicas, max_replicas)), cpus))
 
 
 @app.command()

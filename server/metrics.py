@@ -96,6 +96,19 @@ class Metrics:
         """Count one frame's time in one stage."""
         self._stages[stage].observe(seconds)
 
+    def answered(self, edge_s: float) -> tuple[float, float]:
+        """Frames answered with a mask so far, and those of them within a time.
+
+        Args:
+            edge_s: one of STAGE_EDGES_S.
+        """
+        labels = {"stage": "total"}
+        count = self.registry.get_sample_value("gdkvm_stage_seconds_count", labels)
+        within = self.registry.get_sample_value(
+            "gdkvm_stage_seconds_bucket", labels | {"le": str(edge_s)}
+        )
+        return count or 0.0, within or 0.0
+
     @contextmanager
     def frame_under_way(self) -> Iterator[None]:
         """Let the age of a frame show until it is answered; used from the event loop alone."""

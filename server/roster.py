@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 RELEASE_TIMEOUT_S = 10.0
 """How long a resuming client waits for the socket before it to let go."""
 
+USUAL_FPS = 30.0
+"""Frames a second of a session, where one speaks of sessions in general."""
+
 SURVIVED = (IdleError, SlowReaderError, FencedError, DrainingError, SocketGoneError)
 """Ways to lose a socket that a session outlives."""
 
@@ -70,6 +73,17 @@ class Roster:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def live(self) -> int:
+        """Sessions with a socket."""
+        return sum(each.phase == "live" for each in self._sessions.values())
+
+    @property
+    def places(self) -> int:
+        """Sessions at USUAL_FPS that would be admitted together, at least one."""
+        by_rate = self._engine.pace.promised_fps / USUAL_FPS
+        return max(1, int(min(self._settings.max_sessions, by_rate)))
 
     @asynccontextmanager
     async def admit(self, hello: Hello, owner: Owner) -> AsyncIterator[tuple[Session, bool]]:
@@ -219,6 +233,7 @@ class Roster:
         session.phase = "parked"
         self._sessions.pop(session.token)
         self._sessions[session.token] = session
+        self._show()
         if not await self._saver.save(session):
             # Another process goes on with it.
             self._forget(session)

@@ -109,6 +109,7 @@ class Settings(BaseSettings):
     record_max_bytes: PositiveInt = Field(
         default=4 << 30, description="Bytes of all recordings; the oldest makes room."
     )
+    clips: bool = Field(default=True, description="Take clips too; else live sessions alone.")
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
     study_max_bytes: PositiveInt = Field(
         default=4 << 30, description="Longest request that brings several clips."

@@ -22,7 +22,7 @@ TREE = {
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
         "recording", "replay", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
         "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes",
-        "app", "batch", "commands", "cli",
+        "app", "batch", "fleet", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -32,7 +32,7 @@ HOMES = {
     "nibabel": ("model/training/sets/camus.py",),
     "pynetdicom": ("server/cstore/",),
     "highdicom": ("server/export/",),
-    "fastapi": ("server/app.py", "server/routes/"),
+    "fastapi": ("server/app.py", "server/routes/", "server/fleet/replica.py"),
     "starlette": (
         "server/app.py",
         "server/stream.py",
@@ -45,7 +45,7 @@ HOMES = {
     "redis": ("server/snapshots/redis_store.py",),
     "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
-    "ray": ("server/batch/flow.py",),
+    "ray": ("server/batch/flow.py", "server/fleet/"),
     "pyarrow": ("server/batch/",),
     "httpx": ("server/batch/dicomweb.py",),
 }

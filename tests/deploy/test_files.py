@@ -11,6 +11,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.fleet.scaling import Policy
+from server.fleet.shape import FleetShape, fleet_settings
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -86,6 +88,22 @@ def test_a_pod_is_probed_drained_and_scaled() -> None:
     labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert kinds["Service"]["spec"]["selector"].items() <= labels.items()
     assert kinds["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "gdkvm"
+
+
+def test_a_fleet_on_ray_is_one_that_can_share_sessions_and_drain() -> None:
+    (config,) = documents(DEPLOY / "ray" / "serve.yaml")
+    (application,) = config["applications"]
+    shape = FleetShape.model_validate(application["args"])
+    Policy(**shape.policy)
+    told = application["runtime_env"]["env_vars"]
+    values = {name.removeprefix("GDKVM_").lower(): value for name, value in told.items()}
+    settings = fleet_settings(Settings(**values))
+    assert settings.max_sessions == shape.max_sessions
+    assert settings.drain_s == shape.drain_s
+    assert not settings.is_loopback()
+    assert settings.api_keys_file is not None
+    module, _, name = application["import_path"].partition(":")
+    assert f"def {name}(" in (ROOT / f"{module.replace('.', '/')}.py").read_text()
 
 
 def test_compose_mounts_only_what_is_in_the_repository_or_said_to_be_made() -> None:

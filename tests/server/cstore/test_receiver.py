@@ -233,6 +233,7 @@ def refuses(pacs: Pacs) -> bool:
 def test_a_stopping_server_takes_no_more(start: Start, clip: Path) -> None:
     pacs = start()
     store = pacs.served.parts.store
+    assert store is not None
     store.leave()
     assert "OutOfResources" in pacs.send(clip)
 

@@ -170,7 +170,9 @@ def test_a_stopping_server_does_not_wait_for_a_clip_to_end_and_the_next_ends_it(
             served.http.post("/v1/clips", content=clip + bytes(2 * number)).headers["Location"]
             for number in range(3)
         ]
-        served.parts.store.leave()
+        store = served.parts.store
+        assert store is not None
+        store.leave()
     with serving(monkeypatch, Settings(clip_dir=tmp_path)) as served:
         listed = [f"/v1/clips/{job['id']}" for job in served.http.get("/v1/clips").json()]
         assert listed == places

@@ -1,0 +1,98 @@
+"""One replica of a fleet: the application of one server, and what Ray Serve asks of it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from server.app import Parts, create_app
+from server.errors import SettingsError
+from server.fleet.pressure import Pressure
+from server.fleet.shape import fleet_settings
+from server.log import configure_logging
+from server.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+WATCH_S = 0.1
+"""Between two looks at whether this replica is to stop."""
+
+
+class Replica:
+    """Wrapped by ``serve.ingress``; made anew in each process of the fleet."""
+
+    def __init__(self) -> None:
+        """Read the settings of this process.
+
+        Raises:
+            SettingsError: with them a session could not go from one replica to another.
+        """
+        self._settings = fleet_settings(load_settings(), _assigned_threads())
+        configure_logging(self._settings.log_level, self._settings.audit_file)
+        self._pressure: Pressure | None = None
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Load the weights and put the application together."""
+        app = create_app(self._settings)
+        parts: Parts = app.state.parts
+        self._pressure = Pressure(parts.roster, parts.metrics)
+        is_stopping = find_stop_flag()
+        lifespan = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def watched(app: FastAPI) -> AsyncIterator[None]:
+            async with lifespan(app):
+                watch = asyncio.create_task(drain_when_told(is_stopping, parts))
+                yield
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+
+        app.router.lifespan_context = watched
+        return app
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the autoscaler goes by; Ray Serve asks by this name."""
+        return {} if self._pressure is None else self._pressure.read()
+
+
+def _assigned_threads() -> int | None:
+    given = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+    return int(given) if given >= 1 else None
+
+
+def find_stop_flag() -> Callable[[], bool]:
+    """How to see that Ray Serve has begun to stop this replica.
+
+    Ray Serve tells the code inside a replica nothing before its requests have ended, and a live
+    session is a request that ends when it is told to. So its own note is read.
+
+    Raises:
+        SettingsError: this version of Ray keeps it elsewhere.
+    """
+    worker = ray.get_runtime_context().worker
+    inner: Any = getattr(worker.actors.get(worker.actor_id), "_replica_impl", None)
+    if not hasattr(inner, "_shutting_down"):
+        raise SettingsError(f"replicas cannot be drained with Ray {ray.__version__}")
+    return lambda: bool(inner._shutting_down)
+
+
+async def drain_when_told(is_stopping: Callable[[], bool], parts: Parts) -> None:
+    """Wait until this replica is to stop, and let every session leave in order.
+
+    Nobody new is admitted; each session's frame under way is answered, its snapshot stored, its
+    client told ``drain``; then nothing is left that Ray Serve would wait for.
+    """
+    while not is_stopping():  # noqa: ASYNC110 (there is no event to wait for)
+        await asyncio.sleep(WATCH_S)
+    logger.info("replica drains", extra={"sessions": len(parts.roster)})
+    await parts.roster.drain()
+
+
+Ingress = serve.ingress()(Replica)
+"""The class that Ray Serve deploys."""

@@ -1,0 +1,42 @@
+"""Replicas on real Ray and real Redis: one is killed, all are replaced, and no answer changes."""
+
+import asyncio
+from pathlib import Path
+
+from server.ingest import read_sample
+from tests.e2e.chaos import AHEAD, Gate, play
+from tests.e2e.fleet import fleet, redis_server
+from tests.e2e.serving import PATIENCE_S
+
+SESSIONS, FRAMES = 3, 64
+KILL_AFTER, ROLL_AFTER = 12, 30
+
+
+async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> None:
+    clip = read_sample()
+    with redis_server(tmp_path) as store, fleet(tmp_path, store, replicas=2) as served:
+        gate = Gate()
+        await gate.open(FRAMES)
+        async with asyncio.timeout(3 * PATIENCE_S):
+            undisturbed = await play(served.url, clip, FRAMES, gate)
+            gate = Gate()
+            async with asyncio.TaskGroup() as group:
+                players = [
+                    group.create_task(play(served.url, clip, FRAMES, gate)) for _ in range(SESSIONS)
+                ]
+                await gate.open(KILL_AFTER + AHEAD)
+                await gate.until_answered(KILL_AFTER)
+                before = served.pids()
+                killed = served.kill_one()
+                await gate.open(ROLL_AFTER + AHEAD)
+                await gate.until_answered(ROLL_AFTER)
+                assert not any(player.done() for player in players)
+                served.roll_out()
+                await asyncio.to_thread(
+                    served.until, lambda: len(served.pids()) == 2 and not served.pids() & before
+                )
+                await gate.open(FRAMES)
+        assert killed in before
+    assert len(undisturbed) > FRAMES, "every frame, a beat, and the summary"
+    for player in players:
+        assert player.result() == undisturbed
