@@ -52,7 +52,7 @@ class Room:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if folder.stat().st_uid != os.getuid():
                 raise SettingsError(f"GDKVM_RECORD_DIR: {folder} belongs to another user")
-            self._bytes = sum(path.stat().st_size for path in folder.glob(f"*{SUFFIX}"))
+            self._bytes = sum(size for size, *_ in _files(folder))
         except OSError as error:
             raise SettingsError(f"GDKVM_RECORD_DIR: {folder}: {error.strerror}") from error
         self._folder = folder
@@ -89,12 +89,25 @@ class Room:
             return has_room
 
     def _make(self, wanted_bytes: int) -> None:
-        ended = [each for each in self._folder.glob(f"*{SUFFIX}") if each not in self._growing]
-        for path in sorted(ended, key=lambda each: each.stat().st_mtime):
+        files = _files(self._folder)
+        # An operator may have taken some away.
+        self._bytes = sum(size for size, *_ in files)
+        for size, _, path in sorted(files, key=lambda each: each[1]):
             if self._bytes + wanted_bytes <= self._most_bytes:
                 return
-            self._bytes -= path.stat().st_size
-            path.unlink()
+            if path not in self._growing:
+                path.unlink(missing_ok=True)
+                self._bytes -= size
+
+
+def _files(folder: Path) -> list[tuple[int, float, Path]]:
+    """Bytes, time of the last change, and path of every log."""
+    found = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(FileNotFoundError):
+            told = path.stat()
+            found.append((told.st_size, told.st_mtime, path))
+    return found
 
 
 class SessionLog:

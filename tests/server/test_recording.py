@@ -203,6 +203,15 @@ async def test_a_full_folder_lets_the_oldest_log_go_and_no_session_suffers(
     assert not outcome.has_end
 
 
+def test_room_that_an_operator_made_is_room(tmp_path: Path) -> None:
+    path = tmp_path / "s_1-0.gdkvmlog"
+    path.write_bytes(bytes(900))
+    room = Room(tmp_path, 1000)
+    path.unlink()
+    assert room.take(800)
+    assert not room.take(1001)
+
+
 def test_a_folder_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="GDKVM_RECORD_DIR"):
