@@ -29,6 +29,7 @@ class Load:
         fps: frames a second of each.
         seconds: how long.
         key: API key, None where the server wants none.
+        is_declared: each says its rate at ``hello``, and may be refused for it.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Load:
     fps: float
     seconds: float
     key: str | None = None
+    is_declared: bool = True
 
     @property
     def count(self) -> int:
@@ -88,7 +90,8 @@ async def run_load(load: Load) -> Answers:
 
 
 async def _session(load: Load, offset_s: float, answers: Answers) -> None:
-    hello = Hello(load.size, "jpeg", fps=load.fps, policy="latest")
+    fps = load.fps if load.is_declared else None
+    hello = Hello(load.size, "jpeg", fps=fps, policy="latest")
     sent_s: dict[int, float] = {}
     try:
         async for event in stream(load.url, _frames(load, offset_s, sent_s), hello, key=load.key):
