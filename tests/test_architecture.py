@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -82,7 +83,12 @@ class Import:
         return f"{self.path}:{self.line} imports {self.module} ({', '.join(self.names)})"
 
 
-def read_imports(path: Path) -> Iterator[Import]:
+@cache
+def read_imports(path: Path) -> tuple[Import, ...]:
+    return tuple(_read_imports(path))
+
+
+def _read_imports(path: Path) -> Iterator[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     late = {
         id(inner)
