@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-com
 EXTRA := $(if $(shell nvidia-smi -L 2>/dev/null),[gpu])
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test format demo bench reproduce clean
+.PHONY: help install install-dev serve test format screenshots demo bench reproduce clean
 
 help:
 	@echo "make serve        install what this machine needs, serve on http://$(HOST):$(PORT)"
@@ -25,6 +25,7 @@ help:
 	@echo "make format       let ruff format and fix what it can"
 	@echo "make bench        measure this machine"
 	@echo "make reproduce    train gdkvm-live anew from DATA=PATH and compare (OUT=runs/reproduced)"
+	@echo "make screenshots  take the README's pictures of the pages anew (with Chromium)"
 	@echo "make install      the .venv for serving alone (install-dev: with tests and training)"
 	@echo "make clean        remove the .venv and every build output"
 
@@ -61,6 +62,9 @@ test: install-dev
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshots: install-dev
+	$(BIN)/python -m tests.e2e.screenshots
 
 demo: install
 	@$(BIN)/gdkvm demo
