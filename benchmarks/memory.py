@@ -31,16 +31,15 @@ from model.delta import delta_step, recall
 from model.network import Address, Features, LiveNetwork, NetworkState, StepOutput
 from model.training.clips import Patient, read_patients, render
 from model.training.config import TrainConfig
+from model.training.look import apply_look, random_look
 from model.training.loop import parameter_groups
 from model.training.losses import total_loss
 from model.training.synthesis import (
     CORRUPTIONS,
-    apply_look,
     contraction,
     corrupt,
     draw_clip,
     random_corruption,
-    random_look,
     random_view,
     render_clip,
 )

@@ -27,9 +27,9 @@ from model.errors import FrameError, WeightsError
 from model.training.checkpoint import PARTS
 from model.training.clips import place_patient, render
 from model.training.config import TrainConfig
+from model.training.look import apply_look
 from model.training.sets import Recording, Study
 from model.training.sets.study import named
-from model.training.synthesis import apply_look
 
 POINTS = 12_544
 """Points of a frame on which the loss is taken, 112 x 112."""

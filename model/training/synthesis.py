@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from model.training.clips import Patient, render
 from model.training.config import TrainConfig
+from model.training.look import apply_look, random_look
+from model.training.negatives import make_negative
 
 CONTRACTION_KNOTS = (
     (0.0, 0.05, 0.35, 0.40, 0.60, 0.82, 0.95, 1.0),
@@ -79,21 +81,6 @@ def random_view(rng: Generator, side: int) -> View:
     offset = rng.uniform(-0.08, 0.08, 2) * side + (side - 1) / 2
     bumps = rng.normal(0.0, 0.012 * side, (5, 5, 2)).astype(np.float32)
     return View(matrix, offset, bumps)
-
-
-def random_look(rng: Generator) -> tuple[float, float, float]:
-    """Gamma, gain and offset of a machine's display, drawn once a clip."""
-    gain = rng.uniform(0.35, 1.0) if rng.random() < 0.3 else rng.uniform(0.8, 1.25)
-    return float(np.exp(rng.normal(0.0, 0.25))), float(gain), float(rng.normal(0.0, 0.02))
-
-
-def apply_look(
-    image_HW: NDArray[np.float32], look: tuple[float, float, float]
-) -> NDArray[np.float32]:
-    """Display an image of grey values in [0, 1] with another gamma, gain and offset."""
-    gamma, gain, offset = look
-    lit = image_HW > 0
-    return (gain * image_HW**gamma + offset * lit).clip(0.0, 1.0)
 
 
 class Corruption(NamedTuple):
@@ -271,69 +258,3 @@ def make_batch(
             labels[b, :, 0] = 1.0
     presence = np.stack([plan.presence() for plan in plans])
     return Batch(images, labels, presence, known_structures(plans, patients))
-
-
-def make_negative(
-    images: list[NDArray[np.uint8]], patients: list[Patient], side: int, rng: Generator
-) -> NDArray[np.float32]:
-    """An image of no apical view: another organ, a turned or shuffled heart, texture, or black."""
-    draw = rng.random()
-    if images and draw < 0.5:
-        return _other_image(images[rng.integers(len(images))], side, rng)
-    if draw < 0.7:
-        still = patients[rng.integers(len(patients))].ed.image_HW
-        turned = (
-            np.rot90(still, int(rng.integers(1, 4)))
-            if rng.random() < 0.4
-            else _shuffled(still, rng)
-        )
-        return (
-            cv2.resize(turned, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-            / 255.0
-        )
-    if draw < 0.95:
-        return _texture(side, rng)
-    return np.full((side, side), rng.choice([0.0, 0.0, rng.random()]), np.float32)
-
-
-def _other_image(image: NDArray[np.uint8], side: int, rng: Generator) -> NDArray[np.float32]:
-    rows, cols = image.shape
-    height, width = (int(n * rng.uniform(0.5, 1.0)) for n in (rows, cols))
-    top, left = rng.integers(0, rows - height + 1), rng.integers(0, cols - width + 1)
-    crop = image[top : top + height, left : left + width]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    scaled = cv2.resize(np.ascontiguousarray(crop), (side, side), interpolation=cv2.INTER_AREA)
-    return apply_look(scaled.astype(np.float32) / 255.0, random_look(rng))
-
-
-def _shuffled(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
-    parts = int(rng.integers(2, 5))
-    step = image.shape[0] // parts
-    tiles = [
-        image[r * step : (r + 1) * step, c * step : (c + 1) * step]
-        for r in range(parts)
-        for c in range(parts)
-    ]
-    order = rng.permutation(len(tiles))
-    while (order == np.arange(len(tiles))).all():
-        order = rng.permutation(len(tiles))
-    return np.vstack(
-        [np.hstack([tiles[order[r * parts + c]] for c in range(parts)]) for r in range(parts)]
-    )
-
-
-def _texture(side: int, rng: Generator) -> NDArray[np.float32]:
-    shape = tuple(int(n) for n in rng.integers(2, 12, 2))
-    smooth = cv2.resize(
-        rng.random(shape).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
-    )
-    fine = cv2.GaussianBlur(rng.rayleigh(0.8, (side, side)).astype(np.float32), (0, 0), 1.0)
-    image = smooth * fine * rng.uniform(0.2, 1.0)
-    if rng.random() < 0.7:
-        rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
-        reach = np.hypot(rows, cols - 0.5)
-        image = image * (
-            (np.abs(np.arctan2(cols - 0.5, rows)) < rng.uniform(0.5, 0.8)) & (reach < 1.0)
-        )
-    return image.clip(0.0, 1.0).astype(np.float32)
