@@ -3,15 +3,16 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import ray
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from ray import serve
 
 from server.app import Parts, create_app
 from server.errors import SettingsError
+from server.fleet.board import POST_S, TEXT_TYPE, Board, Posts, families_of, to_listing, to_text
 from server.fleet.pressure import Pressure
 from server.fleet.shape import fleet_settings
 from server.log import configure_logging
@@ -41,17 +42,23 @@ class Replica:
         app = create_app(self._settings)
         parts: Parts = app.state.parts
         self._pressure = Pressure(parts.roster, parts.metrics)
+        name = serve.get_replica_context().replica_tag
+        board = Board(self._settings.snapshot_store, name)
+        # The first route that fits answers: these stand before one server's own.
+        app.router.routes[:0] = fleet_routes(board, parts).routes
         is_stopping = find_stop_flag()
         lifespan = app.router.lifespan_context
 
         @asynccontextmanager
         async def watched(app: FastAPI) -> AsyncIterator[None]:
             async with lifespan(app):
-                watch = asyncio.create_task(drain_when_told(is_stopping, parts))
-                yield
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
+                async with asyncio.TaskGroup() as tasks:
+                    watch = tasks.create_task(drain_when_told(is_stopping, parts))
+                    show = tasks.create_task(keep_posting(board, parts))
+                    yield
+                    watch.cancel()
+                    show.cancel()
+                await asyncio.to_thread(board.leave)
 
         app.router.lifespan_context = watched
         return app
@@ -59,6 +66,36 @@ class Replica:
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What the autoscaler goes by; Ray Serve asks by this name."""
         return {} if self._pressure is None else self._pressure.read()
+
+
+def fleet_routes(board: Board, parts: Parts) -> APIRouter:
+    """What any replica answers for all."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/metrics")
+    def prometheus() -> Response:
+        """For Prometheus: every replica's metrics, with its name as ``replica``."""
+        return Response(to_text(_posts(board, parts)), media_type=TEXT_TYPE)
+
+    @router.get("/v1/sessions")
+    def sessions() -> list[dict[str, Any]]:
+        """The sessions of all replicas; no names of patients, no tokens."""
+        return to_listing(_posts(board, parts))
+
+    return router
+
+
+def _posts(board: Board, parts: Parts) -> Posts:
+    """What all replicas show, this one as it is now."""
+    here = {"metrics": families_of(parts.metrics), "sessions": parts.roster.listing()}
+    return {**board.read(), board.replica: here}
+
+
+async def keep_posting(board: Board, parts: Parts) -> None:
+    """Show this replica to the others for ever."""
+    while True:
+        await asyncio.to_thread(board.post, parts.metrics, parts.roster.listing())
+        await asyncio.sleep(POST_S)
 
 
 def _assigned_threads() -> int | None:

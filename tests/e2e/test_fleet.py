@@ -1,15 +1,25 @@
 """Replicas on real Ray and real Redis: one is killed, all are replaced, and no answer changes."""
 
 import asyncio
+import re
 from pathlib import Path
+
+import httpx
 
 from server.ingest import read_sample
 from tests.e2e.chaos import AHEAD, Gate, play
-from tests.e2e.fleet import fleet, redis_server
+from tests.e2e.fleet import Replicas, fleet, redis_server
 from tests.e2e.serving import PATIENCE_S
 
 SESSIONS, FRAMES = 3, 64
 KILL_AFTER, ROLL_AFTER = 12, 30
+
+
+def shown_by(served: Replicas) -> int:
+    """Sessions that whichever replica answers tells of, once it also tells of the other one."""
+    metrics = httpx.get(f"{served.http}/metrics").text
+    is_whole = len(set(re.findall(r'gdkvm_ready{replica="(.+?)"}', metrics))) == 2
+    return len(httpx.get(f"{served.http}/v1/sessions").json()) if is_whole else -1
 
 
 async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> None:
@@ -27,6 +37,7 @@ async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> N
                 await gate.open(KILL_AFTER + AHEAD)
                 await gate.until_answered(KILL_AFTER)
                 before = served.pids()
+                await asyncio.to_thread(served.until, lambda: shown_by(served) == SESSIONS)
                 killed = served.kill_one()
                 await gate.open(ROLL_AFTER + AHEAD)
                 await gate.until_answered(ROLL_AFTER)
