@@ -87,6 +87,9 @@ def _study(folder: Path, split: str) -> tuple[Study, tuple[bool, bool, bool]]:
             masks = masks or path
         elif "Rows" in header:
             clips.append((path, header))
+    if len(clips) > 1:
+        # What `gdkvm segment --out` writes holds a capture of the clip with its outlines.
+        clips = [each for each in clips if "SECONDARY" not in (each[1].get("ImageType") or ())]
     if masks is None:
         raise FrameError(f"{folder} holds neither {MASKS} nor a DICOM segmentation")
     if len(clips) != 1:

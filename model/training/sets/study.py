@@ -163,7 +163,7 @@ def _sha256(path: Path) -> str:
 def named(where: str, problems: Iterable[str]) -> str:
     """One message that names every problem on a line of its own."""
     lines = list(problems)
-    return "\n  ".join([f"{where} is not whole, {len(lines)} things are wrong:", *lines])
+    return "\n  ".join([f"{where} is not whole ({len(lines)} found):", *lines])
 
 
 def missing_files(paths: Iterable[Path]) -> list[str]:

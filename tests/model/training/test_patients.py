@@ -35,7 +35,7 @@ def test_every_broken_file_of_a_set_is_named(data: Path) -> None:
     seen = list[int]()
     with pytest.raises(FrameError) as refusal:
         read_studies(open_set(data).of_split("train"), SIDE, progress=seen.append)
-    assert "2 things are wrong" in refusal.value.message
+    assert "(2 found)" in refusal.value.message
     assert "patient0001_4CH_ED.png" in refusal.value.message
     assert "patient0002_4CH_ES_gt.png" in refusal.value.message
     assert seen == [1, 2]

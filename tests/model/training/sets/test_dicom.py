@@ -168,6 +168,17 @@ def test_a_segmentation_that_the_server_makes_is_read_as_masks(
         ]
 
 
+def test_the_other_files_that_the_server_makes_of_a_clip_do_not_disturb(root: Path) -> None:
+    folder = root / "train" / "one"
+    capture = ultrasound(coloured_cine(4), "RGB", ImageType=["DERIVED", "SECONDARY"])
+    save(capture, folder / "secondary-capture.dcm")
+    for name in ("frames.csv", "still.png", "report.html"):
+        (folder / name).write_text("no clip")
+    found = open_set(root)
+    found.check()
+    assert found.studies[0].files == (folder / "clip.dcm", folder / "masks.npz")
+
+
 def test_one_patient_in_two_splits_is_refused(root: Path) -> None:
     write_clip(root / "valid" / "three", "1")
     with pytest.raises(FrameError, match=r"train \(one\) and valid \(three\)"):
