@@ -36,10 +36,11 @@ from model.training.feed import batches, read_negatives
 from model.training.folder import add_to_log, claim, keep_data, trim_log
 from model.training.losses import total_loss
 from model.training.parallel import Crew, join, share_norms
-from model.training.patients import Progress, folds_of, read_studies
+from model.training.patients import folds_of, read_studies
 from model.training.sets import DataSet, Study, open_set
 from model.training.synthesis import Batch
 from model.training.validation import validation_dice
+from model.training.watch import SILENT, Watch
 
 ALONE = Crew()
 
@@ -52,30 +53,6 @@ class Run:
     average: LiveNetwork
     optimizer: torch.optim.Optimizer
     step: int
-
-
-def _no_progress(_task: str, _done: int, _total: int) -> None:
-    pass
-
-
-def _no_row(_row: dict[str, float]) -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told how a run goes.
-
-    Attributes:
-        show: called with a task, how much of it is done and how much there is.
-        tell: called with every line of the log.
-    """
-
-    show: Progress = _no_progress
-    tell: Callable[[dict[str, float]], None] = _no_row
-
-
-SILENT = Watch()
 
 
 def train(config: TrainConfig, model_config: ModelConfig, out: Path, watch: Watch = SILENT) -> Path:

@@ -12,9 +12,6 @@ from model.training.clips import Patient, place_patient, place_still
 from model.training.sets import Recording, Study
 from model.training.sets.study import named
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a task, how much of it is done, and how much there is."""
-
 
 def read_studies(
     studies: Sequence[Study],

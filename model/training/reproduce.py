@@ -19,7 +19,8 @@ from model.predictor import Predictor, load_predictor
 from model.training.config import TrainConfig
 from model.training.evaluate import evaluate
 from model.training.export import ship
-from model.training.loop import SILENT, Watch, train
+from model.training.loop import train
+from model.training.watch import PRINTING, SILENT, Watch
 
 RECIPES = Path(__file__).parent / "recipes"
 NAME = "reproduced"
@@ -130,11 +131,6 @@ def reproduce(
     return compare(*reports)
 
 
-def _tell(row: dict[str, float]) -> None:
-    sys.stdout.write(json.dumps(row) + "\n")
-    sys.stdout.flush()
-
-
 def main(arguments: list[str]) -> int:
     """0 where every figure is within the tolerance, 1 where one is not or the data are broken."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -143,7 +139,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--recipes", type=Path, default=RECIPES)
     given = parser.parse_args(arguments)
     try:
-        verdicts = reproduce(given.data, given.out, recipes=given.recipes, watch=Watch(tell=_tell))
+        verdicts = reproduce(given.data, given.out, recipes=given.recipes, watch=PRINTING)
     except EchoError as error:
         sys.stderr.write(f"Not done: {error.message}\n")
         return 1

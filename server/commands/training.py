@@ -15,8 +15,9 @@ from model.training.board import Board
 from model.training.config import TrainConfig
 from model.training.export import ship
 from model.training.folder import SETTINGS
-from model.training.loop import Watch, train
+from model.training.loop import train
 from model.training.sets import DataSet, open_set
+from model.training.watch import Watch
 from server.commands.terminal import Terminal
 
 RUNS = Path("runs")
