@@ -1,14 +1,16 @@
 """The exported step against the network in torch, frame after frame: errors of masks and of EF.
 
-    python benchmarks/parity.py DATA [--frames 300] [--weights NAME]
+    python -m benchmarks.parity [DATA] [--clips FILE ...] [--frames 300] [--weights NAME]
 
 DATA is a folder in the A4C PNG layout of ``docs/training.md``. One stream is a validation patient
-whose stills are made to beat, one the four-chamber clip inside pydicom played over and over. Every
-runtime and precision runs the same frames with its own state; torch in float32 is the reference.
+of it whose stills are made to beat, one the four-chamber clip inside pydicom played over and over,
+and one each clip given. Every runtime and precision runs the same frames with its own state; torch
+in float32 is the reference.
 """
 
 import argparse
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -28,6 +30,7 @@ from model.backends.choice import BackendName
 from model.training.clips import place_patient, read_pair, render
 from model.training.scores import overlap
 from model.training.synthesis import contraction
+from server.ingest import open_clip
 from server.ingest.sample import read_sample
 
 SIDE = 144
@@ -64,6 +67,14 @@ def sample(frames: int) -> Iterator[Image]:
     """The four-chamber clip inside pydicom, over and over."""
     jpegs = (np.frombuffer(each, np.uint8) for each in read_sample().jpegs)
     images = [np.asarray(cv2.imdecode(each, cv2.IMREAD_GRAYSCALE), np.uint8) for each in jpegs]
+    for t in range(frames):
+        yield images[t % len(images)]
+
+
+def clip(path: Path, frames: int) -> Iterator[Image]:
+    """Any file that the server reads, over and over."""
+    with open_clip(path) as opened:
+        images = [frame.pixels_HW for frame in islice(opened.frames, frames)]
     for t in range(frames):
         yield images[t % len(images)]
 
@@ -109,13 +120,17 @@ def report(name: str, images: list[Image], weights: str | None) -> None:
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--clips", type=Path, nargs="*", default=[])
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--weights")
     options = parser.parse_args()
     print("| stream | runtime | largest error | mean error | lowest LV Dice | EF (reference) |")
     print("| --- | --- | --- | --- | --- | --- |")
-    report("beating stills", list(beating(options.data, options.frames)), options.weights)
+    if options.data is not None:
+        report("beating stills", list(beating(options.data, options.frames)), options.weights)
+    for path in options.clips:
+        report(path.name, list(clip(path, options.frames)), options.weights)
     report("sample clip", list(sample(options.frames)), options.weights)
 
 
