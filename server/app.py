@@ -30,6 +30,7 @@ from server.guard import Guard, problem
 from server.ingest import read_sample
 from server.keys import load_keys
 from server.metrics import Metrics
+from server.pace import expected_fps
 from server.recording import open_recorder
 from server.roster import Roster
 from server.routes.access import access_routes
@@ -153,8 +154,10 @@ def build(settings: Settings) -> Parts:
     )
     model, choice = predictor.model, predictor.choice
     streams = choice.streams if choice else settings.streams or 1
-    capacity_fps = settings.capacity_fps or (choice and choice.fps) or math.inf
-    engine = Engine({model.name: predictor}, max(streams, MIN_WORKERS), metrics, capacity_fps)
+    workers = max(streams, MIN_WORKERS)
+    measured_fps = choice and choice.fps and expected_fps(choice.fps, streams, workers)
+    capacity_fps = settings.capacity_fps or measured_fps or math.inf
+    engine = Engine({model.name: predictor}, workers, metrics, capacity_fps)
     metrics.build.labels(version("gdkvm-live"), model.name, model.version).set(1)
     metrics.ready.set(engine.self_test())
     logger.info(

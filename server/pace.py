@@ -9,12 +9,29 @@ from contextlib import contextmanager
 PROMISED_SHARE = 0.8
 """Of the capacity; nearer to it frames queue behind each other, and few are answered in time."""
 
+OWN_S = 0.0015
+"""What a worker spends on a frame beside the network: decoding, measuring, writing the answer.
+
+Source: the bar of docs/performance.md; what it really is shows on full load.
+"""
+
 SMOOTHED_FRAMES = 64
 OUTLIER = 4.0
 """A frame that took longer than so many others counts as so many: the machine was away."""
 
 STALE_S = 30.0
 """So long after the last full load what was measured at start is the better guess."""
+
+
+def expected_fps(network_fps: float, streams: int, workers: int) -> float:
+    """How many frames a second to expect before the first one.
+
+    Args:
+        network_fps: of the network alone, all streams together.
+        streams: frames that it takes at once.
+        workers: frames under way at most.
+    """
+    return min(network_fps, workers / (streams / network_fps + OWN_S))
 
 
 class Pace:

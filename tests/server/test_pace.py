@@ -5,7 +5,7 @@ import math
 import pytest
 
 import server.pace
-from server.pace import PROMISED_SHARE, STALE_S, Pace
+from server.pace import OWN_S, PROMISED_SHARE, STALE_S, Pace, expected_fps
 
 
 class Clock:
@@ -69,3 +69,19 @@ def test_after_a_quiet_time_the_figure_of_the_start_stands_again(clock: Clock) -
     assert pace.capacity_fps < 20.0
     clock.now_s += STALE_S + 1.0
     assert pace.capacity_fps == 100.0
+
+
+@pytest.mark.parametrize(
+    ("network_fps", "streams", "workers", "fps"),
+    [
+        # Two workers, each 10 ms for the network: the rest of a frame lasts besides.
+        (200.0, 2, 2, 2 / (0.010 + OWN_S)),
+        # One frame at a time in the network, while the other worker decodes and measures.
+        (100.0, 1, 2, 100.0),
+        (1000.0, 1, 2, 2 / (0.001 + OWN_S)),
+    ],
+)
+def test_what_is_expected_at_first_leaves_time_for_all_but_the_network(
+    network_fps: float, streams: int, workers: int, fps: float
+) -> None:
+    assert expected_fps(network_fps, streams, workers) == pytest.approx(fps)
