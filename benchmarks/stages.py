@@ -5,7 +5,7 @@
 Serves the sample clip from this process to a client in another one, with a clock around every
 stage. Prints medians and 99th percentiles as a Markdown table, what all but the network costs, and
 what the server used of the processor; with `--watch`, which costs something itself, how long the
-event loop was blocked.
+event loop was blocked, while clips are uploaded and operators' pages fetched too.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,10 +31,12 @@ import model.predictor
 import server.analysis
 import server.session
 from benchmarks.loop_watch import LoopWatch
+from gdkvm_client import Clips, GdkvmError
 from model import BeatTracker
 from server.commands.bench import jpegs_of, size_of
 from server.commands.load import Load, run_load
-from server.commands.serving import DrainingServer, hold_up_nobody
+from server.commands.serving import DrainingServer, hold_up_nobody, warm_up
+from server.ingest import sample_path
 from server.payload import PayloadDecoder
 from server.protocol import Result
 from server.session import Session
@@ -41,6 +44,7 @@ from server.settings import Settings
 from server.stream import FrameSocket
 
 WARM_UP_FRAMES = 60
+BOTHER_S = 0.5
 CLIENT = "import sys, asyncio; from benchmarks.stages import send; send(*map(float, sys.argv[1:]))"
 
 Times = defaultdict[str, list[float]]
@@ -128,6 +132,7 @@ def serve(options: argparse.Namespace, folder: Path, times: Times) -> tuple[Loop
     predictor = next(iter(server.parts.engine.predictors.values()))
     predictor.backend.step = timed(times, "network", predictor.backend.step)  # type: ignore[method-assign]
     print(predictor.choice and predictor.choice.why)
+    asyncio.run(warm_up(server.app))
     hold_up_nobody()
     watch = LoopWatch()
     used_s = 0.0
@@ -144,6 +149,8 @@ def serve(options: argparse.Namespace, folder: Path, times: Times) -> tuple[Loop
         port = str(server.servers[0].sockets[0].getsockname()[1])
         load = [port, *map(str, (options.sessions, options.fps, options.seconds))]
         began_s = time.process_time()
+        if options.watch:
+            threading.Thread(target=bother, args=(int(port), server), daemon=True).start()
         subprocess.run([sys.executable, "-c", CLIENT, *load], check=True, env=os.environ)
         used_s = time.process_time() - began_s
         server.should_exit = True
@@ -153,6 +160,24 @@ def serve(options: argparse.Namespace, folder: Path, times: Times) -> tuple[Loop
     server.run()
     asking.join()
     return watch, used_s
+
+
+def bother(port: int, server: DrainingServer) -> None:
+    """Upload a clip and fetch what operators look at, over and over."""
+    address = f"http://127.0.0.1:{port}"
+    while not server.should_exit:
+        with suppress(OSError, GdkvmError):
+            visit(address)
+        time.sleep(BOTHER_S)
+
+
+def visit(address: str) -> None:
+    """All of it once."""
+    for path in ("metrics", "readyz", "v1/sessions", "v1/clips", ""):
+        with urllib.request.urlopen(f"{address}/{path}", timeout=10) as answer:
+            answer.read()
+    with Clips(address) as clips:
+        clips.analyse(sample_path())
 
 
 def table(times: Times) -> Iterator[str]:

@@ -132,5 +132,5 @@ class Metrics:
                 self.withheld.labels(reason).inc()
 
     def to_text(self) -> bytes:
-        """In Prometheus' text format."""
+        """In Prometheus' text format; milliseconds of work, on any thread."""
         return generate_latest(self.registry)

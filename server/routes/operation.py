@@ -1,5 +1,6 @@
 """What operators and orchestrators ask: alive, ready, metrics, models, sessions."""
 
+import asyncio
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +35,8 @@ def operation_routes(engine: Engine, roster: Roster, metrics: Metrics) -> APIRou
     @router.get("/metrics")
     async def prometheus() -> Response:
         """For Prometheus, in its text format."""
-        return Response(metrics.to_text(), media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(metrics.to_text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/v1/models")
     async def models() -> list[dict[str, Any]]:
