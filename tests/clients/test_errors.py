@@ -18,6 +18,7 @@ def codes_of(kind: type[EchoError]) -> Iterator[str]:
 
 SAID = (set(codes_of(EchoError)) | set(WireCodes.HTTP) | set(WireCodes.CLOSE)) - {
     "bad_settings",
+    server.errors.RecordingError.code,  # of the command line alone
     EchoError.code,
     server.errors.ProtocolError.code,
     server.errors.SocketGoneError.code,  # nobody is there to be told
