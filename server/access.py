@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from server.keys import ApiKey, Scope
 
@@ -48,6 +49,16 @@ def scope_of(path: str) -> Scope | None:
     return "upload"
 
 
+class TicketOffice(Protocol):
+    """Whatever issues tickets and takes them back."""
+
+    def issue(self, key: ApiKey | None) -> str:
+        """Make a ticket that stands for a key."""
+
+    def redeem(self, ticket: str) -> ApiKey | None:
+        """The key that a ticket stands for, once; None for one that opens nothing."""
+
+
 class Tickets:
     """Short-lived, single-use stand-ins for keys, for requests that cannot carry a header."""
 
@@ -58,18 +69,18 @@ class Tickets:
     def issue(self, key: ApiKey | None) -> str:
         """Make a ticket that stands for a key; the oldest gives way where there are too many."""
         ticket = secrets.token_urlsafe(24)
-        self._open[_hash(ticket)] = (key, self._now_s() + TICKET_S)
+        self._open[ticket_hash(ticket)] = (key, self._now_s() + TICKET_S)
         if len(self._open) > MOST_TICKETS:
             self._open.popitem(last=False)
         return ticket
 
     def redeem(self, ticket: str) -> ApiKey | None:
         """The key that a ticket stands for, once; None for one that is old, used or made up."""
-        key, until_s = self._open.pop(_hash(ticket), (None, 0.0))
+        key, until_s = self._open.pop(ticket_hash(ticket), (None, 0.0))
         return key if self._now_s() < until_s else None
 
 
-def _hash(ticket: str) -> str:
+def ticket_hash(ticket: str) -> str:
     """Looking up a hash tells nothing of the tickets there are by how long it takes."""
     return hashlib.sha256(ticket.encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from model import EchoError, load_predictor
-from server.access import Tickets
+from server.access import TicketOffice, Tickets
 from server.clips import ClipStore
 from server.engine import Engine
 from server.errors import (
@@ -77,8 +77,12 @@ class Parts:
     receiver: "Receiver | None"
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastAPI:
     """Load the weights and put a server together.
+
+    Args:
+        settings: of this server.
+        tickets: for browsers; None where this server alone issues and takes them.
 
     Raises:
         EchoError: no such model, damaged weights, or keys that cannot be read.
@@ -116,7 +120,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.parts = parts
-    tickets = Tickets()
+    tickets = tickets or Tickets()
     ring = load_keys(settings.api_keys_file)
     app.add_middleware(Guard, keys=ring, tickets=tickets, metrics=parts.metrics)
     add_error_answers(app, parts.metrics)

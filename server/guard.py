@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from model import EchoError
-from server.access import PROBES, Pacer, Tickets, is_public, scope_of
+from server.access import PROBES, Pacer, TicketOffice, is_public, scope_of
 from server.audit import Record
 from server.errors import (
     BodyTooLargeError,
@@ -85,7 +85,9 @@ class Guard:
     that machine by name, since a page elsewhere may point its own name here.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, tickets: Tickets, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: KeyRing, tickets: TicketOffice, metrics: Metrics
+    ) -> None:
         self._app = app
         self._keys = keys
         self._tickets = tickets

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,6 +71,7 @@ class Roster:
         self._released: dict[str, asyncio.Event] = {}
         self._claimed: set[str] = set()
         self.is_draining = False
+        self.held_elsewhere: Callable[[str], int] = lambda _: 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,6 +80,11 @@ class Roster:
     def live(self) -> int:
         """Sessions with a socket."""
         return sum(each.phase == "live" for each in self._sessions.values())
+
+    def holders(self) -> dict[str, int]:
+        """Live sessions by the name of their key."""
+        named = (each.holder for each in self._sessions.values() if each.phase == "live")
+        return dict(Counter(name for name in named if name is not None))
 
     @property
     def places(self) -> int:
@@ -169,6 +176,7 @@ class Roster:
         if key is None or key.max_sessions is None:
             return
         held = sum(each.holder == key.name for each in self._sessions.values())
+        held += self.held_elsewhere(key.name)
         if held >= key.max_sessions:
             raise AdmissionError(f"this key may hold {key.max_sessions} sessions and holds as many")
 

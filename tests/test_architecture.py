@@ -47,7 +47,7 @@ HOMES = {
         "server/routes/operation.py",
         "server/fleet/board.py",
     ),
-    "redis": ("server/snapshots/redis_store.py", "server/fleet/board.py"),
+    "redis": ("server/snapshots/redis_store.py", "server/fleet/"),
     "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
     "ray": ("server/batch/flow.py", "server/fleet/"),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ ANSWER_S = 2.0
 TEXT_TYPE = CONTENT_TYPE_LATEST
 
 Posts = Mapping[str, Mapping[str, Any]]
-"""By replica: its ``metrics`` as families, and its ``sessions``."""
+"""By replica: its ``metrics`` as families, its ``sessions``, live ones by key as ``holders``."""
 
 
 class Board:
@@ -35,10 +36,11 @@ class Board:
             url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
         )
         self.replica = replica
+        self._others: Counter[str] = Counter()
 
-    def post(self, metrics: Metrics, sessions: list[dict[str, Any]]) -> None:
+    def post(self, shown: Mapping[str, Any]) -> None:
         """Show this replica as it is; a store that fails is told to the log alone."""
-        post = json.dumps({"metrics": families_of(metrics), "sessions": sessions})
+        post = json.dumps(shown)
         try:
             self._redis.set(PREFIX + self.replica, post, px=round(1000 * FORGET_S))
         except redis.RedisError as error:
@@ -57,6 +59,18 @@ class Board:
             for key, post in zip(keys, found, strict=True)
             if post is not None
         }
+
+    def count_others(self) -> None:
+        """Learn how many live sessions each key has on other replicas."""
+        others = Counter[str]()
+        for replica, post in self.read().items():
+            if replica != self.replica:
+                others.update(post["holders"])
+        self._others = others
+
+    def held_by(self, name: str) -> int:
+        """Live sessions of a key on other replicas, as they were lately; asks nobody."""
+        return self._others[name]
 
     def leave(self) -> None:
         """Show this replica no longer."""

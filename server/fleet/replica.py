@@ -15,6 +15,7 @@ from server.errors import SettingsError
 from server.fleet.board import POST_S, TEXT_TYPE, Board, Posts, families_of, to_listing, to_text
 from server.fleet.pressure import Pressure
 from server.fleet.shape import fleet_settings
+from server.fleet.tickets import SharedTickets
 from server.log import configure_logging
 from server.settings import load_settings
 
@@ -39,11 +40,13 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Load the weights and put the application together."""
-        app = create_app(self._settings)
+        store = self._settings.snapshot_store
+        app = create_app(self._settings, SharedTickets(store))
         parts: Parts = app.state.parts
         self._pressure = Pressure(parts.roster, parts.metrics)
         name = serve.get_replica_context().replica_tag
-        board = Board(self._settings.snapshot_store, name)
+        board = Board(store, name)
+        parts.roster.held_elsewhere = board.held_by
         # The first route that fits answers: these stand before one server's own.
         app.router.routes[:0] = fleet_routes(board, parts).routes
         is_stopping = find_stop_flag()
@@ -87,14 +90,23 @@ def fleet_routes(board: Board, parts: Parts) -> APIRouter:
 
 def _posts(board: Board, parts: Parts) -> Posts:
     """What all replicas show, this one as it is now."""
-    here = {"metrics": families_of(parts.metrics), "sessions": parts.roster.listing()}
-    return {**board.read(), board.replica: here}
+    return {**board.read(), board.replica: shown_of(parts)}
+
+
+def shown_of(parts: Parts) -> dict[str, Any]:
+    """What this replica shows of itself now; see Posts."""
+    return {
+        "metrics": families_of(parts.metrics),
+        "sessions": parts.roster.listing(),
+        "holders": parts.roster.holders(),
+    }
 
 
 async def keep_posting(board: Board, parts: Parts) -> None:
-    """Show this replica to the others for ever."""
+    """Show this replica to the others, and look at them, for ever."""
     while True:
-        await asyncio.to_thread(board.post, parts.metrics, parts.roster.listing())
+        await asyncio.to_thread(board.post, shown_of(parts))
+        await asyncio.to_thread(board.count_others)
         await asyncio.sleep(POST_S)
 
 

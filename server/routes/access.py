@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from server.access import TICKET_S, Tickets
+from server.access import TICKET_S, TicketOffice
 from server.keys import KEY_SLOT
 
 
@@ -14,7 +14,7 @@ class Ticket(BaseModel):
     expires_in_s: float = Field(description="How long it may wait for that request.")
 
 
-def access_routes(tickets: Tickets) -> APIRouter:
+def access_routes(tickets: TicketOffice) -> APIRouter:
     """The route that issues tickets."""
     router = APIRouter(prefix="/v1/tickets", tags=["access"])
 

@@ -1,13 +1,29 @@
 """Any replica answers for the fleet: metrics and sessions of all, each with its replica's name."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.fleet.board import Board, to_listing, to_text
+from server.errors import StoreError
+from server.fleet.board import Board, families_of, to_listing, to_text
+from server.fleet.tickets import SharedTickets
+from server.keys import ApiKey
 from server.metrics import Metrics
 from tests.e2e.fleet import redis_server
 from tests.server.routes.asking import wait_until
+
+
+def shown_by(
+    metrics: Metrics,
+    sessions: list[dict[str, Any]] | None = None,
+    holders: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """What a replica shows."""
+    return {
+        "metrics": families_of(metrics), "sessions": sessions or [], "holders": holders or {}
+    }  # fmt: skip
 
 
 def shown(text: bytes, sample: str) -> dict[str, float]:
@@ -28,7 +44,8 @@ def test_each_replica_shows_itself_and_all_the_others(tmp_path: Path) -> None:
             metrics = Metrics()
             metrics.sessions.labels("live").set(number)
             metrics.frames.labels("result").inc(10 * number)
-            board.post(metrics, [{"session": f"s_{number}", "phase": "live"}])
+            sessions = [{"session": f"s_{number}", "phase": "live"}]
+            board.post(shown_by(metrics, sessions, {"cart": number}))
         posts = boards["b"].read()
         text = to_text(posts)
         assert shown(text, "gdkvm_sessions") == {"a": 1, "b": 2}
@@ -38,6 +55,9 @@ def test_each_replica_shows_itself_and_all_the_others(tmp_path: Path) -> None:
             {"session": "s_1", "phase": "live", "replica": "a"},
             {"session": "s_2", "phase": "live", "replica": "b"},
         ]
+        boards["a"].count_others()
+        assert boards["a"].held_by("cart") == 2, "those of this replica it knows itself"
+        assert boards["a"].held_by("nobody") == 0
         boards["a"].leave()
         assert set(boards["b"].read()) == {"b"}
         boards["b"].leave()
@@ -45,11 +65,30 @@ def test_each_replica_shows_itself_and_all_the_others(tmp_path: Path) -> None:
 
 def test_a_replica_without_its_redis_goes_on_unseen() -> None:
     board = Board("redis://127.0.0.1:1/0", "a")
-    board.post(Metrics(), [])
+    board.post(shown_by(Metrics()))
+    board.count_others()
     assert board.read() == {}
+    assert board.held_by("cart") == 0
     board.leave()
+    tickets = SharedTickets("redis://127.0.0.1:1/0")
+    assert tickets.redeem("made up") is None
+    with pytest.raises(StoreError):
+        tickets.issue(None)
+
+
+def test_a_ticket_of_one_replica_opens_another_once(tmp_path: Path) -> None:
+    key = ApiKey("cart", "0" * 64)
+    with redis_server(tmp_path) as url:
+        wait_until(lambda: _answers(Board(url, "a")))
+        here, there = SharedTickets(url), SharedTickets(url)
+        ticket = here.issue(key)
+        found = there.redeem(ticket)
+        assert found is not None
+        assert (found.name, found.digest) == (key.name, key.digest)
+        assert here.redeem(ticket) is None
+        assert here.redeem("made up") is None
 
 
 def _answers(board: Board) -> bool:
-    board.post(Metrics(), [])
+    board.post(shown_by(Metrics()))
     return "a" in board.read()
