@@ -99,7 +99,7 @@ def report(name: str, images: list[Image], weights: str | None) -> None:
         try:
             predictor = load_predictor(weights, backend=backend, precision=precision, threads=2)
         except EchoError as error:
-            print(f"| {name} | {backend} {precision} | {error} | | | |")
+            print(f"| {name} | {backend} {precision} | {error} | | | | |")
             continue
         found = run(predictor, images)
         if reference is None:
@@ -112,7 +112,7 @@ def report(name: str, images: list[Image], weights: str | None) -> None:
         percent = [None if ef is None else round(ef, 2) for ef in (found[1], reference[1])]
         print(
             f"| {name} | {backend} {precision} | {error_TNHW.max():.1e} | {error_TNHW.mean():.1e} "
-            f"| {np.nanmin(dice):.5f} | {percent[0]} ({percent[1]}) |",
+            f"| {np.nanmean(dice):.5f} | {np.nanmin(dice):.5f} | {percent[0]} ({percent[1]}) |",
             flush=True,
         )
 
@@ -125,8 +125,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--weights")
     options = parser.parse_args()
-    print("| stream | runtime | largest error | mean error | lowest LV Dice | EF (reference) |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| stream | runtime | largest error | mean error | LV Dice | lowest | EF (reference) |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     if options.data is not None:
         report("beating stills", list(beating(options.data, options.frames)), options.weights)
     for path in options.clips:
