@@ -15,6 +15,7 @@ from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
 from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
 from server.keys import SCOPES
+from server.local_ray import close_ray_to_strangers
 from server.settings import load_settings
 
 app = typer.Typer(
@@ -86,6 +87,7 @@ def serve(
         if not ray:
             run_server(settings)
             return
+        close_ray_to_strangers()
         with installed(CLUSTER):
             from server.fleet.deployment import run_fleet
         asyncio.run(run_fleet(settings, (replicas, max(replicas, max_replicas)), cpus))
@@ -134,6 +136,8 @@ def batch(
 ) -> None:
     """Turn an archive of clips into Parquet: one row a clip, one a beat; resumable."""
     with command(as_json) as terminal:
+        if cluster is None:
+            close_ray_to_strangers()
         with installed(CLUSTER):
             from server.batch.work import Task
             from server.commands.batch import BatchRequest, run_batch

@@ -23,7 +23,7 @@ TREE = {
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
         "recording", "replay", "schedule", "pace", "engine", "saver", "roster", "stream", "study",
         "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore", "guard", "routes",
-        "app", "batch", "fleet", "commands", "cli",
+        "app", "local_ray", "batch", "fleet", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""
@@ -50,7 +50,7 @@ HOMES = {
     "redis": ("server/snapshots/redis_store.py", "server/fleet/"),
     "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
-    "ray": ("server/batch/flow.py", "server/fleet/"),
+    "ray": ("server/local_ray.py", "server/batch/flow.py", "server/fleet/"),
     "pyarrow": ("server/batch/",),
     "httpx": ("server/batch/dicomweb.py",),
 }

@@ -1,7 +1,6 @@
 """The archive on Ray Data: clips stream through workers, on this machine or on a cluster's."""
 
 import logging
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from server.batch.errors import WorkerLostError
 from server.batch.inputs import Input
 from server.batch.rows import Outcome, refused
 from server.batch.work import Analyst, Task, bring
+from server.local_ray import start_local_ray
 
 FETCHES = 4
 """Clips fetched at once."""
@@ -35,21 +35,11 @@ def start_ray(cluster: str | None, workers: int) -> None:
         cluster: its address, None for this machine alone.
         workers: processes that are wanted here.
     """
-    # Nobody is told what is done with patients' pictures, nor that anything is.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if cluster is not None:
-        ray.init(cluster, **quiet)
+    if cluster is None:
+        start_local_ray(workers + 1, STORE_BYTES)
     else:
-        ray.init(
-            "local",
-            num_cpus=workers + 1,
-            object_store_memory=STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
+        ray.init(cluster, logging_level=logging.ERROR, log_to_driver=False)
 
 
 def stop_ray() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 from typing import Any
 
@@ -13,6 +12,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions
 from server.fleet.autoscaler import FleetPolicy
 from server.fleet.replica import Ingress
 from server.fleet.shape import FleetShape, fleet_settings
+from server.local_ray import start_local_ray
 from server.settings import Settings
 
 NAME, APPLICATION = "live", "gdkvm"
@@ -72,7 +72,6 @@ async def run_fleet(settings: Settings, replicas: tuple[int, int], cpus: float) 
         max_sessions=settings.max_sessions,
         drain_s=settings.drain_s,
     )
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     loop = asyncio.get_running_loop()
     told: asyncio.Queue[signal.Signals] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -88,14 +87,8 @@ async def run_fleet(settings: Settings, replicas: tuple[int, int], cpus: float) 
 
 
 def _start(settings: Settings, shape: FleetShape) -> None:
-    ray.init(
-        "local",
-        # A replica that starts needs a place beside the one that it replaces.
-        num_cpus=int((shape.max_replicas + 1) * shape.cpus) + 1,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    # A replica that starts needs a place beside the one that it replaces.
+    start_local_ray(int((shape.max_replicas + 1) * shape.cpus) + 1)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port))
 
@@ -106,5 +99,7 @@ def _deploy(shape: FleetShape) -> None:
 
 
 def _stop() -> None:
+    # Replicas first, so that sessions leave in order while the proxies still carry their words.
+    serve.delete(APPLICATION)
     serve.shutdown()
     ray.shutdown()

@@ -54,9 +54,13 @@ class Replicas:
     def _is_replica(self, process: Path) -> bool:
         try:
             title = (process / "cmdline").read_bytes()
-            return b"ServeReplica" in title and self._mark in (process / "environ").read_bytes()
+            return b"ServeReplica" in title and self._mark in self.environment(int(process.name))
         except OSError:
             return False
+
+    def environment(self, pid: int) -> bytes:
+        """What a process was started with."""
+        return Path(f"/proc/{pid}/environ").read_bytes()
 
     def kill_one(self) -> int:
         """End a replica without a warning."""

@@ -2,12 +2,15 @@
 
 import asyncio
 import re
+import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
+from gdkvm_client import ConnectionLostError, Hello, Result, StreamClient
 from server.ingest import read_sample
-from tests.e2e.chaos import AHEAD, Gate, play
+from tests.e2e.chaos import AHEAD, Gate, frames_of, play
 from tests.e2e.fleet import Replicas, fleet, redis_server
 from tests.e2e.serving import PATIENCE_S
 
@@ -20,6 +23,19 @@ def shown_by(served: Replicas) -> int:
     metrics = httpx.get(f"{served.http}/metrics").text
     is_whole = len(set(re.findall(r'gdkvm_ready{replica="(.+?)"}', metrics))) == 2
     return len(httpx.get(f"{served.http}/v1/sessions").json()) if is_whole else -1
+
+
+async def leave_in_order(served: Replicas) -> None:
+    """End the fleet under a live session, which must be told so and not cut off."""
+    clip = read_sample()
+    hello = Hello(clip.size, "jpeg", policy="every")
+    async with StreamClient(served.url, hello, will_resume=False) as client:
+        await client.send(frames_of(clip, 1)[0])
+        assert isinstance(await anext(client), Result)
+        served.process.send_signal(signal.SIGTERM)
+        # Close code 1012 is a restart that was announced; a cut has none.
+        with pytest.raises(ConnectionLostError, match="1012"):
+            await anext(client)
 
 
 async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> None:
@@ -48,6 +64,8 @@ async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> N
                 )
                 await gate.open(FRAMES)
         assert killed in before
+        assert all(b"RAY_AUTH_MODE=token" in served.environment(each) for each in served.pids())
+        await leave_in_order(served)
     assert len(undisturbed) > FRAMES, "every frame, a beat, and the summary"
     for player in players:
         assert player.result() == undisturbed
