@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -72,6 +73,8 @@ def run(
         clips = clips.map(_Fetch(task), compute=TaskPoolStrategy(size=FETCHES), num_cpus=FETCH_CPUS)
     # Ray takes a class whose objects it makes and calls, which its types do not tell.
     worker: Any = _Worker
+    # Ray 2.64 will have another way to say it; until then pyproject.toml asks for one before.
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     clips = clips.map(
         worker,
         fn_constructor_args=(task, threads),
