@@ -4,15 +4,19 @@
 
 First one stream at 30 frames/s through plain `gdkvm serve`, then through `gdkvm serve --ray` with
 one replica: time from sending a frame to having its answer, and of it all that the server's own
-clock does not see (line, proxies, client). Then many sessions on two replicas: one is killed with
--9, then all are replaced; every session must end with the masks, beats and EF of an undisturbed
-one. The time to resume runs from a client's noticing the cut or `drain` to another's `ready`.
+clock does not see (line, proxies, client); and the processor time of each process, for a frame and
+idle. RAY_SERVE_ENABLE_HA_PROXY=1 puts HAProxy in the place of Ray's own proxy. Then many sessions
+on two replicas: one is killed with -9, then all are replaced; every session must end with the
+masks, beats and EF of an undisturbed one. The time to resume runs from a client's noticing the cut
+or `drain` to another's `ready`.
 """
 
 import argparse
 import asyncio
+import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -56,6 +60,39 @@ async def one_stream(url: str, clip: SampleClip, count: int) -> None:
             outside_ms.append(whole_ms[-1] - event.stages_ms.total)
     print(f"  whole answer     {spread(whole_ms[10:])}")
     print(f"  outside replica  {spread(outside_ms[10:])}", flush=True)
+
+
+def used_ms(store: str) -> Counter[str]:
+    """Processor time so far of every process that was given this store, by what it is."""
+    used = Counter[str]()
+    mark, tick_ms = f"GDKVM_SNAPSHOT_STORE={store}".encode(), 1000 / os.sysconf("SC_CLK_TCK")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark not in (process / "environ").read_bytes():
+                continue
+            words = (process / "stat").read_text().rpartition(")")[2].split()
+            name = (process / "cmdline").read_bytes().partition(b"\0")[0].decode()
+        except OSError:
+            continue
+        # An actor is called by what it is doing just now, behind a dot.
+        used[Path(name).name.partition(".")[0]] += round(
+            (int(words[11]) + int(words[12])) * tick_ms
+        )
+    return used
+
+
+def watched(url: str, store: str, clip: SampleClip, count: int) -> None:
+    """Time one stream, and tell what it and idling cost each process."""
+    # HAProxy takes over from Ray's own proxy a little after the first replica is ready.
+    time.sleep(SETTLE_S)
+    before = used_ms(store)
+    time.sleep(SETTLE_S)
+    idle = used_ms(store)
+    asyncio.run(one_stream(url, clip, count))
+    after = used_ms(store)
+    for name, all_ms in after.items():
+        frame_ms, idle_ms = (all_ms - idle[name]) / count, (idle[name] - before[name]) / SETTLE_S
+        print(f"  {name}: {frame_ms:.1f} ms of a processor a frame; idle {idle_ms:.0f} ms/s")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -120,12 +157,10 @@ def main() -> None:
         store = stack.enter_context(redis_server(folder))
         with serving(folder, snapshot_store=store, **SETTINGS) as plain:
             print("plain uvicorn, one stream at 30 frames/s")
-            asyncio.run(one_stream(plain.url, clip, given.single))
+            watched(plain.url, store, clip, given.single)
         with fleet(folder, store, 1, **SETTINGS) as single:
             print("Ray Serve, one replica, one stream at 30 frames/s")
-            # HAProxy takes over from Ray's own proxy a little after the first replica is ready.
-            time.sleep(SETTLE_S)
-            asyncio.run(one_stream(single.url, clip, given.single))
+            watched(single.url, store, clip, given.single)
         if given.sessions:
             with fleet(folder, store, 2, **SETTINGS) as served:
                 asyncio.run(hand_over(served, clip, given.sessions, given.frames, given.fps))
