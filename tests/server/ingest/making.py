@@ -1,7 +1,9 @@
 """Makes ultrasound files of every kind, by other people's encoders."""
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,13 @@ Save = Callable[..., Path]
 
 
 def tool(name: str) -> str:
-    """The path of a foreign program, or a skip that says which one is missing."""
-    path = shutil.which(name)
+    """The path of a foreign program, or a skip that says which one is missing.
+
+    Python packages' own of the same name (pynetdicom's ``storescu``) is passed by.
+    """
+    ours = Path(sys.executable).parent
+    folders = [each for each in os.get_exec_path() if Path(each) != ours]
+    path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:
         pytest.skip(f"{name} is not on the path")
     return path
