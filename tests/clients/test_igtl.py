@@ -27,7 +27,7 @@ from tests.server.live import NAN, Live, live_server, until
 ROWS, COLUMNS = 48, 64
 STRUCTURES = ("lv", "myocardium", "atrium")
 ROW_MM, COLUMN_MM = 0.4, 0.25
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 Labels = NDArray[np.uint8]
 
 

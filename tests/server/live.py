@@ -38,7 +38,7 @@ HELLO: dict[str, Any] = {
     "region": [0, 0, SIDE, SIDE],
     "policy": "every",
 }
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 """How long a slow machine may take for anything; nothing here measures time."""
 
 SPEC = StateSpec(("memory", "count"), ((1, SIDE, SIDE), (1, 1)))
