@@ -7,6 +7,7 @@ import server.errors
 import server.ingest.errors
 from gdkvm_client.errors import GdkvmError, ServerFaultError, error_of
 from model import EchoError
+from server.batch.errors import BatchError
 from server.errors import WireCodes
 
 
@@ -18,7 +19,8 @@ def codes_of(kind: type[EchoError]) -> Iterator[str]:
 
 SAID = (set(codes_of(EchoError)) | set(WireCodes.HTTP) | set(WireCodes.CLOSE)) - {
     "bad_settings",
-    server.errors.RecordingError.code,  # of the command line alone
+    *codes_of(BatchError),  # of the command line alone, as is the next
+    server.errors.RecordingError.code,
     EchoError.code,
     server.errors.ProtocolError.code,
     server.errors.SocketGoneError.code,  # nobody is there to be told

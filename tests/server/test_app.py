@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import server.errors
 from model import EchoError
+from server.batch.errors import BatchError
 from server.errors import WireCodes
 from server.ingest import IngestError
 from server.settings import Settings
@@ -141,5 +142,6 @@ def test_every_error_of_the_server_has_its_own_code_and_a_status() -> None:
     assert any(issubclass(kind, IngestError) for kind in kinds)
     known = WireCodes.HTTP.keys() | WireCodes.CLOSE.keys()
     our_fault = {"engine_failed", "bad_state", "bad_weights", "bad_settings"}
-    never_sent = {"protocol", "socket_gone", "error", "bad_recording"}
-    assert {kind.code for kind in kinds} <= known | our_fault | never_sent
+    never_sent = {"protocol", "socket_gone", "error"}
+    of_a_command = {"bad_recording"} | {kind.code for kind in below(BatchError)}
+    assert {kind.code for kind in kinds} <= known | our_fault | never_sent | of_a_command
