@@ -100,14 +100,19 @@ def open_film_clip(
         frames.close()
 
 
-FIRST_FRAMES = 12
-"""Frames of a film that are looked at before the first is given: half a second."""
+FIRST_FRAMES = 30
+"""Frames of a film that are looked at before the first is given: a beat, or most of one, since
+parts of a fan are dark in some of it."""
+
+FIRST_BYTES = 64 << 20
+"""No more of them than this, where pictures are large."""
 
 
 @contextmanager
 def looked_ahead(film: Clip) -> Iterator[tuple[Clip, list[NDArray[np.uint8]]]]:
     """Read a film's first frames early, and give them again: the film, and their luma."""
-    first = list(islice(film.frames, FIRST_FRAMES))
+    fitting = max(1, FIRST_BYTES // (film.size[0] * film.size[1]))
+    first = list(islice(film.frames, min(FIRST_FRAMES, fitting)))
     frames = (frame for frame in chain(first, film.frames))
     with closing(frames):
         yield replace(film, frames=frames), [frame.pixels_HW for frame in first]

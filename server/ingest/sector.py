@@ -31,8 +31,12 @@ _LEVEL, _CAP = 6, 24
 """Grey from which a smoothed pixel counts as insonified, and what brighter ones count as."""
 
 _OPENING_PX = 7
-_LINE_PX = 1.5
-"""How far from a side a point of the outline may lie, on the copy of _SEARCH_PX."""
+_LINE_PX, _FRAYED_SHARE = 1.5, 0.011
+"""How far from a side a point of the outline may lie, on the copy of _SEARCH_PX, in pixels; and as
+a share of the longer side, where video coding frayed the outline and the first finds nothing."""
+
+_MAX_SKEW_RAD = math.radians(5.0)
+"""How far the sides' angles may differ where the outline is frayed: a fan looks straight down."""
 
 _HALF_ANGLES_RAD = np.radians(np.arange(15.0, 66.0, 0.5))
 _MIN_SIDE_SHARE = 0.25
@@ -113,9 +117,13 @@ def find_sector(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> S
     stacked = np.max(np.stack([_crop(frame, box) for frame in frames]), axis=0)
     shrink = max(1, round(max(stacked.shape) / _SEARCH_PX))
     bright_HW = _largest_bright(stacked, shrink)
-    fan = None if bright_HW is None else _fit(bright_HW)
-    if fan is None:
+    if bright_HW is None:
         return None
+    fan = _fit(bright_HW, _LINE_PX)
+    if fan is None:
+        fan = _fit(bright_HW, max(_LINE_PX, _FRAYED_SHARE * max(bright_HW.shape)))
+        if fan is None or abs(fan.left_rad - fan.right_rad) > _MAX_SKEW_RAD:
+            return None
     return Sector(
         apex_row=fan.apex_row * shrink + box.top,
         apex_col=fan.apex_col * shrink + box.left,
@@ -146,13 +154,13 @@ def _largest_bright(luma: NDArray[np.uint8], shrink: int) -> NDArray[np.bool_] |
     return np.asarray(labels == largest, np.bool_)
 
 
-def _fit(bright_HW: NDArray[np.bool_]) -> Sector | None:
+def _fit(bright_HW: NDArray[np.bool_], line_px: float) -> Sector | None:
     """Fit sides and arc to the outline of one area; None where they do not explain it."""
     rows = np.flatnonzero(bright_HW.any(1))
     first, last = bright_HW[rows].argmax(1), bright_HW.shape[1] - 1
     lefts, rights = first, last - bright_HW[rows][:, ::-1].argmax(1)
-    left = _side(rows, lefts.astype(float))
-    right = _side(rows, -rights.astype(float))
+    left = _side(rows, lefts.astype(float), line_px)
+    right = _side(rows, -rights.astype(float), line_px)
     if left is None or right is None:
         return None
     (left_rad, left_at), (right_rad, right_at) = left, right
@@ -175,12 +183,15 @@ def _fit(bright_HW: NDArray[np.bool_]) -> Sector | None:
     return fan if is_explained and is_filled else None
 
 
-def _side(rows: NDArray[np.intp], edges: NDArray[np.float64]) -> tuple[float, float] | None:
+def _side(
+    rows: NDArray[np.intp], edges: NDArray[np.float64], line_px: float
+) -> tuple[float, float] | None:
     """Find the line that touches an outline from the left and has most of it close by.
 
     Args:
         rows: the outline's rows.
         edges: its columns.
+        line_px: how far from the line a point of it may lie.
 
     Returns:
         The angle from straight down, positive to the left, and the column where the line meets row
@@ -191,7 +202,7 @@ def _side(rows: NDArray[np.intp], edges: NDArray[np.float64]) -> tuple[float, fl
     # the outermost hundredth may stick out: a marker, a stroke of text
     at_A1 = np.quantile(starts_AP, 0.01, axis=1, keepdims=True)
     away_AP = np.abs(starts_AP - at_A1) * np.cos(_HALF_ANGLES_RAD)[:, None]
-    counts_A = np.count_nonzero(away_AP <= _LINE_PX, axis=1)
+    counts_A = np.count_nonzero(away_AP <= line_px, axis=1)
     best = int(np.argmax(counts_A))
     if counts_A[best] < _MIN_SIDE_SHARE * len(rows):
         return None

@@ -1,9 +1,11 @@
 """The fan in a picture: found where there is one; what lies outside it the network never sees."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from model import Region
 from server.ingest import open_clip
+from server.ingest.sample import read_sample
 from server.ingest.sector import Sector, find_sector
 from tests.server.ingest.making import run, save, ultrasound
 
@@ -84,6 +87,46 @@ def a_zoomed_picture() -> NDArray[np.uint8]:
 @pytest.mark.parametrize("picture", [a_box(), a_zoomed_picture(), np.zeros_like(a_box())])
 def test_where_there_is_no_fan_none_is_found(picture: NDArray[np.uint8]) -> None:
     assert find_sector([picture], None) is None
+
+
+def as_video(
+    pictures: list[NDArray[np.uint8]], codec: str, **options: str
+) -> list[NDArray[np.uint8]]:
+    """The pictures as they come back from a video of theirs."""
+    file = io.BytesIO()
+    film: Any = av.open(file, "w", format="mp4")
+    track = film.add_stream(codec, rate=30, options=options)
+    track.height, track.width = pictures[0].shape
+    track.pix_fmt = "yuv420p"
+    for picture in pictures:
+        film.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+    film.mux(track.encode())
+    film.close()
+    file.seek(0)
+    shown: Any = av.open(file)
+    return [frame.to_ndarray(format="gray") for frame in shown.decode(video=0)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("mpeg2video", {}), ("libx264", {"crf": "30"}), ("libx264", {"crf": "23"})],
+)
+def test_a_fan_whose_outline_a_video_codec_frayed_is_that_of_the_clip_before(
+    codec: str, options: dict[str, str]
+) -> None:
+    jpegs = read_sample().jpegs[::6]
+    pictures = [
+        np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+        for jpeg in jpegs
+    ]
+    before, after = (
+        find_sector(pictures, None),
+        find_sector(as_video(pictures, codec, **options), None),
+    )
+    assert before is not None
+    assert after is not None
+    both = np.count_nonzero(before.inside & after.inside)
+    assert 2 * both / (before.inside.sum() + after.inside.sum()) > 0.96
 
 
 def test_the_fan_ends_with_the_declared_region() -> None:
