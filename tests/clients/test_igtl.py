@@ -295,7 +295,7 @@ async def test_the_example_of_the_documentation_runs_as_it_stands(
     bridge = await run_python(tmp_path, *command.replace("18944", port).split())
     scanner = await run_python(tmp_path, "-c", program.replace("18944", port))
     said, _ = await asyncio.wait_for(scanner.communicate(), PATIENCE_S)
-    bridge.send_signal(signal.SIGINT)
+    bridge.send_signal(signal.SIGINT)  # to which a shell's background jobs are born deaf
     told, _ = await asyncio.wait_for(bridge.communicate(), PATIENCE_S)
     assert (scanner.returncode, bridge.returncode) == (0, 0), told.decode()
     lines = said.decode().splitlines()

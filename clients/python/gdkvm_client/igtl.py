@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections import deque
@@ -294,12 +295,23 @@ def parse_route(words: Sequence[str]) -> Route:
     )
 
 
+async def _relay(route: Route) -> None:
+    """Run a bridge until SIGINT or SIGTERM; a shell's background jobs are born deaf to the first."""
+    relaying = asyncio.create_task(Bridge(route).run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows has no such handlers: there Ctrl+C raises KeyboardInterrupt.
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, relaying.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await relaying
+
+
 def main() -> None:
-    """Relay until interrupted."""
+    """Relay until interrupted or terminated."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     route = parse_route(sys.argv[1:])
     try:
-        asyncio.run(Bridge(route).run())
+        asyncio.run(_relay(route))
     except GdkvmError as error:
         sys.exit(f"{error.message} ({error.code})")
     except KeyboardInterrupt:
