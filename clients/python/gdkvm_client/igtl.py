@@ -296,7 +296,7 @@ def parse_route(words: Sequence[str]) -> Route:
 
 
 async def _relay(route: Route) -> None:
-    """Run a bridge until SIGINT or SIGTERM; a shell's background jobs are born deaf to the first."""
+    """Run a bridge until SIGINT or SIGTERM; background jobs of a shell are born deaf to SIGINT."""
     relaying = asyncio.create_task(Bridge(route).run())
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows has no such handlers: there Ctrl+C raises KeyboardInterrupt.
