@@ -100,6 +100,7 @@ const PILL = {
 };
 
 let keptSeconds = 0;
+let isLinkNoticed = false;
 let hideTimer = null;
 
 /** What `ready` says of the session. */
@@ -125,12 +126,14 @@ function showWaiting({ reason, attempt, waitMs }) {
   const why = reason ?? "The link to the server is cut.";
   const kept = keptSeconds ? ` The server keeps the session for ${keptSeconds.toFixed(0)} s.` : "";
   notice("notice", `${why} Trying again in ${(waitMs / 1000).toFixed(1)} s (try ${attempt}).${kept}`);
+  isLinkNoticed = true;
   notice("resumed", "");
   if (attempt === 1) log(why);
 }
 
 function showLive({ reason, awayMs, resent }) {
-  notice("notice", "");
+  // What is said of a refused file stays, though the link comes up after it.
+  if (isLinkNoticed) notice("notice", "");
   if (reason === null) return;
   const away = awayMs === null ? "" : ` after ${(awayMs / 1000).toFixed(1)} s`;
   const again = `${resent} ${resent === 1 ? "frame" : "frames"} sent again, none counted twice`;
@@ -145,6 +148,7 @@ function showLive({ reason, awayMs, resent }) {
 
 /** Write over the image, or clear what stands there. */
 export function notice(id, text) {
+  if (id === "notice") isLinkNoticed = false;
   byId(id).hidden = !text;
   write(id, text ?? "");
 }

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -131,8 +132,20 @@ def test_a_file_that_is_no_clip_is_refused_in_words(
     note.write_text("not a clip")
     page = visit(address)
     page.locator("#file").set_input_files(note)
-    expect(page.locator("#notice")).to_contain_text("neither DICOM")
+    refused = page.locator("#notice")
+    expect(refused).to_contain_text("neither DICOM")
     assert violations(page) == []
+    # The sample's session may come up only now: it says nothing of the file.
+    show_state(page, state="live", reason=None, awayMs=None, resent=0)
+    expect(refused).to_contain_text("neither DICOM")
+    show_state(page, state="waiting", reason=None, attempt=1, waitMs=100)
+    expect(refused).to_contain_text("Trying again")
+    show_state(page, state="live", reason=None, awayMs=None, resent=0)
+    expect(refused).to_be_hidden()
+
+
+def show_state(page: Page, **detail: Any) -> None:
+    page.evaluate("async (detail) => (await import('./readings.js')).showState(detail)", detail)
 
 
 def test_of_two_sources_the_one_asked_for_last_is_shown(
