@@ -1,20 +1,19 @@
 """Accuracy against cost: encoders and input sizes for ``gdkvm-live``, equally trained.
 
     python benchmarks/frontier.py DATA OUT [--steps 800] [--bf16] [--only NAME ...]
-                                         [--imagenet FILE.pth]
+                                         [--imagenet FOLDER]
 
 Every candidate is the whole network with another encoder or input, trained frame by frame from the
 same seed for the same number of steps, then scored by ``gdkvm evaluate``'s own code on the
 validation patients and timed in the engine that serves. One JSON line a candidate is added to
-``OUT/frontier.jsonl``; a candidate that has a line is not trained again. FILE is torchvision's
-MobileNetV2 (``mobilenet_v2-b0353104.pth``).
+``OUT/frontier.jsonl``; a candidate that has a line is not trained again. FOLDER
+holds torchvision's MobileNetV2 (``mobilenet_v2-b0353104.pth``).
 """
 
 import argparse
 import copy
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,9 +26,11 @@ from torch.nn import functional
 
 from model.backends.openvino import OpenVinoBackend
 from model.config import ModelConfig
-from model.network import Encoder, Features, LiveNetwork, conv_norm
+from model.encoder import PlainEncoder, conv_norm
+from model.network import LiveNetwork
 from model.predictor import Predictor
 from model.state import MemoryState
+from model.training.checkpoint import load_imagenet
 from model.training.clips import read_patients
 from model.training.config import TrainConfig
 from model.training.evaluate import evaluate
@@ -40,8 +41,8 @@ from model.weights import ModelInfo, sha256_of
 
 SLIM = (16, 32, 64, 112)
 FULL = (32, 64, 96, 160)
+MOBILE = ModelConfig(144, FULL, encoder="mobilenet")
 TIMED_STEPS = 200
-IMAGENET_MEAN, IMAGENET_SD = 0.449, 0.226
 
 
 class SeparableBlock(nn.Module):
@@ -65,7 +66,7 @@ def _separable(width: int) -> list[nn.Module]:
     ]
 
 
-class SeparableEncoder(Encoder):
+class SeparableEncoder(PlainEncoder):
     """The plain encoder with depthwise separable blocks, one more of them a stage."""
 
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
@@ -77,90 +78,22 @@ class SeparableEncoder(Encoder):
         self.block16 = nn.Sequential(*(SeparableBlock(w16) for _ in range(3)))
 
 
-class Inverted(nn.Module):
-    """MobileNetV2's block, with torchvision's names of parameters.
-
-    Source:
-        Sandler et al. 2018, arXiv:1801.04381, table 2.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
-        super().__init__()
-        wide = inputs * expand
-        layers: list[nn.Module] = [] if expand == 1 else [_conv_norm6(inputs, wide, 1, 1, 1)]
-        layers += [_conv_norm6(wide, wide, 3, stride, wide)]
-        layers += [nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
-        self.conv = nn.Sequential(*layers)
-        self.is_residual = stride == 1 and inputs == outputs
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Features of the next block."""
-        y_BCHW: Tensor = self.conv(x_BCHW)
-        return x_BCHW + y_BCHW if self.is_residual else y_BCHW
-
-
-def _conv_norm6(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6())
-
-
-class MobileEncoder(nn.Module):
-    """MobileNetV2 to stride 16, its outputs mapped to the network's widths."""
-
-    TAPS = (1, 3, 6, 13)
-
-    def __init__(self, widths: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = [_conv_norm6(3, 32, 3, 2, 1)]
-        inputs = 32
-        for expand, outputs, count, stride in (
-            (1, 16, 1, 1),
-            (6, 24, 2, 2),
-            (6, 32, 3, 2),
-            (6, 64, 4, 2),
-            (6, 96, 3, 1),
-        ):
-            for k in range(count):
-                blocks.append(Inverted(inputs, outputs, stride if k == 0 else 1, expand))
-                inputs = outputs
-        self.features = nn.Sequential(*blocks)
-        self.adapt = nn.ModuleList(
-            conv_norm(inputs, outputs, 1)
-            for inputs, outputs in zip((16, 24, 32, 96), widths, strict=True)
-        )
-
-    def load_imagenet(self, path: Path) -> None:
-        """Take torchvision's weights up to stride 16."""
-        saved = torch.load(path, weights_only=True)
-        wanted = self.features.state_dict()
-        self.features.load_state_dict({name: saved[f"features.{name}"] for name in wanted})
-
-    def forward(self, image_B1HW: Tensor) -> Features:
-        """Grey values in [0, 1] in, features out."""
-        x = ((image_B1HW - IMAGENET_MEAN) / IMAGENET_SD).expand(-1, 3, -1, -1)
-        found: list[Tensor] = []
-        for index, block in enumerate(self.features):
-            x = block(x)
-            if index in self.TAPS:
-                found.append(functional.relu(self.adapt[len(found)](x)))
-        return Features(*found)
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One point of the frontier."""
 
     config: ModelConfig
-    encoder: Callable[[tuple[int, int, int, int]], nn.Module] = Encoder
+    is_separable: bool = False
     is_pretrained: bool = False
 
     def build(self, imagenet: Path | None) -> LiveNetwork:
         """The network, its encoder from ImageNet where the candidate asks for it."""
         network = LiveNetwork(self.config)
-        network.encoder = self.encoder(self.config.widths)  # type: ignore[assignment]
+        if self.is_separable:
+            network.encoder = SeparableEncoder(self.config.widths)
         if self.is_pretrained:
-            assert imagenet is not None
-            network.encoder.load_imagenet(imagenet)  # type: ignore[operator]
+            assert imagenet is not None, "--imagenet FOLDER"
+            load_imagenet(network, imagenet)
         return network
 
 
@@ -170,9 +103,9 @@ CANDIDATES = {
     "plain-slim-192": Candidate(ModelConfig(192, SLIM)),
     "plain-slim-256": Candidate(ModelConfig(256, SLIM)),
     "plain-144": Candidate(ModelConfig(144, FULL)),
-    "separable-144": Candidate(ModelConfig(144, FULL), SeparableEncoder),
-    "mobilenet-144": Candidate(ModelConfig(144, FULL), MobileEncoder),
-    "mobilenet-144-imagenet": Candidate(ModelConfig(144, FULL), MobileEncoder, is_pretrained=True),
+    "separable-144": Candidate(ModelConfig(144, FULL), is_separable=True),
+    "mobilenet-144": Candidate(MOBILE),
+    "mobilenet-144-imagenet": Candidate(MOBILE, is_pretrained=True),
 }
 
 

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from benchmarks.memory_scores import KINDS, dice, ejection, jitter, masked_mean, table
 from model.config import ModelConfig
 from model.delta import delta_step, recall
-from model.network import Address, Features, LiveNetwork, NetworkState, StepOutput
+from model.encoder import Features
+from model.network import Address, LiveNetwork, NetworkState, StepOutput
 from model.training.clips import Patient, read_patients, render
 from model.training.config import TrainConfig
 from model.training.look import apply_look, random_look

@@ -5,6 +5,8 @@ from typing import Any
 
 from model.errors import WeightsError
 
+ENCODERS = ("plain", "mobilenet")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -13,6 +15,7 @@ class ModelConfig:
     Attributes:
         network_size: side of the square input in pixels, divisible by 16.
         widths: encoder channels at strides 2, 4, 8 and 16.
+        encoder: one of ``ENCODERS``; "mobilenet" is MobileNetV2, which can start from ImageNet.
         key_width: K, width of a key.
         heads: M, independent memories, each with its own gates.
         value_width: V, width of a value in one head.
@@ -27,6 +30,7 @@ class ModelConfig:
     value_width: int = 32
     sensory_width: int = 64
     alpha_max: float = 0.97
+    encoder: str = "plain"
 
     def __post_init__(self) -> None:
         """Refuse a shape that cannot be built.
@@ -40,6 +44,8 @@ class ModelConfig:
             raise WeightsError(f"a network needs four encoder widths, all widths >= 1, got {self}")
         if self.network_size % 16 or self.network_size < 32:
             raise WeightsError(f"network_size must be a multiple of 16, got {self.network_size}")
+        if self.encoder not in ENCODERS:
+            raise WeightsError(f"encoder is one of {', '.join(ENCODERS)}, got {self.encoder!r}")
         if not 0.0 < self.alpha_max < 1.0:
             raise WeightsError(f"alpha_max must lie inside (0, 1), got {self.alpha_max}")
 

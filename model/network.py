@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.delta import delta_step, recall
+from model.encoder import Features, ResidualBlock, conv_norm, make_encoder
 from model.frame import STRUCTURES
 
 CLASSES = len(STRUCTURES) + 1
@@ -42,60 +43,6 @@ class StepOutput(NamedTuple):
 
     logits_BNHW: Tensor
     presence_B: Tensor
-
-
-class Features(NamedTuple):
-    """Encoder outputs at strides 2, 4, 8 and 16."""
-
-    f2_BCHW: Tensor
-    f4_BCHW: Tensor
-    f8_BCHW: Tensor
-    f16_BCHW: Tensor
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution and batch norm, no activation."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = conv_norm(width, width)
-        self.second = conv_norm(width, width)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Same shape out as in."""
-        y_BCHW = functional.relu(self.first(x_BCHW))
-        return functional.relu(x_BCHW + self.second(y_BCHW))
-
-
-class Encoder(nn.Module):
-    """A plain residual encoder to stride 16."""
-
-    def __init__(self, widths: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        w2, w4, w8, w16 = widths
-        self.down2 = conv_norm(1, w2, stride=2)
-        self.block2 = ResidualBlock(w2)
-        self.down4 = conv_norm(w2, w4, stride=2)
-        self.block4 = ResidualBlock(w4)
-        self.down8 = conv_norm(w4, w8, stride=2)
-        self.block8 = nn.Sequential(ResidualBlock(w8), ResidualBlock(w8))
-        self.down16 = conv_norm(w8, w16, stride=2)
-        self.block16 = nn.Sequential(ResidualBlock(w16), ResidualBlock(w16))
-
-    def forward(self, image_B1HW: Tensor) -> Features:
-        """Grey values in [0, 1] in, features out."""
-        f2 = self.block2(functional.relu(self.down2((image_B1HW - 0.25) / 0.25)))
-        f4 = self.block4(functional.relu(self.down4(f2)))
-        f8 = self.block8(functional.relu(self.down8(f4)))
-        return Features(f2, f4, f8, self.block16(functional.relu(self.down16(f8))))
 
 
 def position_code(channels: int, side: int) -> Tensor:
@@ -224,7 +171,7 @@ class LiveNetwork(nn.Module):
         self.config = config
         width, sensory = config.widths[3], config.sensory_width
         values = config.heads * config.value_width
-        self.encoder = Encoder(config.widths)
+        self.encoder = make_encoder(config)
         self.address = Address(config)
         self.from_memory = nn.Conv2d(values, width, 1, bias=False)
         self.from_sensory = nn.Conv2d(sensory, width, 3, padding=1, bias=False)

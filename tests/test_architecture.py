@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TREE = {
     "model": (
-        "errors", "frame", "config", "preprocess", "delta", "state", "network", "postprocess",
-        "base", "weights", "backends", "predictor", "measure", "__init__", "training",
+        "errors", "frame", "config", "preprocess", "delta", "state", "encoder", "network",
+        "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
+        "training",
     ),
     "server": (
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",

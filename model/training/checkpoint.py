@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.base.checkpoint import UNREADABLE, check_entries
 from model.config import ModelConfig
+from model.encoder import MobileEncoder
 from model.errors import WeightsError
 from model.network import LiveNetwork
 
@@ -69,3 +70,32 @@ def fill(network: LiveNetwork, entries: dict[str, Tensor], path: Path) -> None:
     """
     check_entries(entries, network, path.name)
     network.load_state_dict(entries)
+
+
+def load_imagenet(network: LiveNetwork, folder: Path) -> None:
+    """Start the encoder from torchvision's MobileNetV2, as far as stride 16.
+
+    Args:
+        network: changed in place.
+        folder: holds ``mobilenet_v2-*.pth``.
+
+    Raises:
+        WeightsError: the file is missing or not what its name says, or the encoder is another.
+    """
+    encoder = network.encoder
+    if not isinstance(encoder, MobileEncoder):
+        raise WeightsError('setting imagenet needs encoder = "mobilenet"')
+    found = sorted(folder.glob("mobilenet_v2-*.pth"))
+    if not found:
+        raise WeightsError(f"{folder} holds no mobilenet_v2-*.pth")
+    try:
+        entries = torch.load(found[0], map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise WeightsError(f"{found[0]} cannot be read: {error}") from error
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{found[0]} holds no state dict")
+    own, prefix = encoder.features.state_dict(), "features."
+    # What lies deeper than stride 16, and the classifier, are not wanted.
+    taken = {name: entries[prefix + name] for name in own if prefix + name in entries}
+    check_entries(taken, encoder.features, found[0].name)
+    encoder.features.load_state_dict(taken)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 
-from model.config import ModelConfig
+from model.config import ENCODERS, ModelConfig
 from model.errors import WeightsError
 
 COUNTS = (
@@ -18,6 +18,7 @@ SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
 VIEWS = ("4CH", "2CH")
 WORDS = {
     "network": ("live", "base"),
+    "encoder": ENCODERS,
     "alpha_rule": ("official", "rerelease"),
     "device": ("cpu", "cuda"),
 }
@@ -37,10 +38,12 @@ class TrainConfig:
         network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
             the cavity alone, for which the settings of burst, negatives and folds mean nothing.
         alpha_rule: the memory law of "base".
-        imagenet: folder of torchvision's ``resnet50-*.pth`` and ``resnet18-*.pth`` that "base"
-            begins with, or empty.
+        imagenet: folder of torchvision's weights that the encoders begin with, or empty:
+            ``resnet50-*.pth`` and ``resnet18-*.pth`` of "base", ``mobilenet_v2-*.pth`` of "live"
+            with the encoder "mobilenet".
         network_size: side of the network's input.
         widths: its encoder's channels.
+        encoder: "plain" or "mobilenet" (MobileNetV2).
         folds: parts into which the training patients are split; 1 trains on all of them.
         fold: the part that is not trained on, counted from 0, where there are several.
         soft_labels: file of ``distill``, or empty: what other networks say of every still.
@@ -71,6 +74,7 @@ class TrainConfig:
     imagenet: str = ""
     network_size: int = 144
     widths: tuple[int, ...] = (32, 64, 96, 160)
+    encoder: str = "plain"
     folds: int = 1
     fold: int = 0
     soft_labels: str = ""
@@ -147,7 +151,7 @@ class TrainConfig:
             WeightsError: one that cannot be built.
         """
         w2, w4, w8, w16 = self.widths
-        return ModelConfig(self.network_size, (w2, w4, w8, w16))
+        return ModelConfig(self.network_size, (w2, w4, w8, w16), encoder=self.encoder)
 
     @classmethod
     def read(cls, path: Path, data: str | None = None) -> "TrainConfig":

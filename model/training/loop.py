@@ -27,7 +27,7 @@ from model.training.base import (
     keep_base,
     read_clips,
 )
-from model.training.checkpoint import fill, read_checkpoint, read_weights
+from model.training.checkpoint import fill, load_imagenet, read_checkpoint, read_weights
 from model.training.clips import Patient
 from model.training.config import TrainConfig
 from model.training.device import DeviceBatch
@@ -217,7 +217,10 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
     Raises:
         WeightsError: a checkpoint or start that is broken or of another shape.
     """
-    network = LiveNetwork(model_config).to(config.device)
+    network = LiveNetwork(model_config)
+    if config.imagenet:
+        load_imagenet(network, Path(config.imagenet))
+    network = network.to(config.device)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
     fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
