@@ -23,6 +23,7 @@ from server.errors import (
     EngineError,
     MethodError,
     NotFoundError,
+    SettingsError,
     SocketGoneError,
     WireCodes,
 )
@@ -49,7 +50,10 @@ from server.snapshots import Keeper, Seal, open_store
 from server.stream import FrameSocket, serve
 
 if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
     from server.cstore.receiver import Receiver
+    from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,11 @@ ABOUT = (
     "`gdkvm.v1`); whole clips are uploaded to `/v1/clips`."
 )
 LAG_PERIOD_S = 0.05
+
+NO_TELEMETRY: "TelemetryConfig" = {
+    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+}  # fmt: skip
+"""FastAPI's own would tell paths and exceptions; what leaves this machine is said in tracing.py."""
 
 MIN_WORKERS = 2
 """While the network reads one frame, another one is decoded or measured."""
@@ -75,6 +84,7 @@ class Parts:
     store: ClipStore | None
     keeper: Keeper | None
     receiver: "Receiver | None"
+    tracing: "Tracing | None"
 
 
 def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastAPI:
@@ -110,6 +120,8 @@ def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastA
         if parts.store is not None:
             await asyncio.to_thread(parts.store.close)
         await asyncio.to_thread(parts.engine.close)
+        if parts.tracing is not None:
+            await asyncio.to_thread(parts.tracing.close)
 
     app = FastAPI(
         title="GDKVM Live",
@@ -118,6 +130,7 @@ def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastA
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.state.parts = parts
     tickets = tickets or Tickets()
@@ -149,6 +162,7 @@ def add_clips(app: FastAPI, store: ClipStore, settings: Settings) -> None:
 def build(settings: Settings) -> Parts:
     """Load the network, test it, and make the rooms for sessions and clips."""
     metrics = Metrics()
+    tracing = None if settings.trace_frames is None else open_traces(settings.trace_frames)
     predictor = load_predictor(
         settings.model,
         backend=settings.backend,
@@ -174,12 +188,27 @@ def build(settings: Settings) -> Parts:
         },
     )
     keeper = open_keeper(settings, metrics)
-    roster = Roster(settings, engine, metrics, keeper, open_recorder(settings))
+    roster = Roster(settings, engine, metrics, keeper, open_recorder(settings), tracing)
     store = receiver = None
     if settings.clips:
-        store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics)
+        store = ClipStore(settings, engine.predictor(None, Lane.CLIP), metrics, tracing)
         receiver = open_receiver(settings, store, metrics)
-    return Parts(settings, metrics, engine, roster, store, keeper, receiver)
+    return Parts(settings, metrics, engine, roster, store, keeper, receiver, tracing)
+
+
+def open_traces(one_in: int) -> "Tracing":
+    """Begin to trace, which takes an extra.
+
+    Raises:
+        SettingsError: it is not installed, or the variables of OpenTelemetry make no sense.
+    """
+    try:
+        from server.tracing import open_tracing
+    except ImportError as error:
+        raise SettingsError(
+            f"GDKVM_TRACE_FRAMES needs {error.name}: pip install 'gdkvm-live[tracing]'"
+        ) from error
+    return open_tracing(one_in)
 
 
 def open_receiver(settings: Settings, store: ClipStore, metrics: Metrics) -> "Receiver | None":

@@ -16,6 +16,9 @@ request_name: ContextVar[str | None] = ContextVar("request_name", default=None)
 key_name: ContextVar[str | None] = ContextVar("key_name", default=None)
 """The name of the API key that the current task works for."""
 
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""The trace, in hexadecimal, that the current task's work is told in."""
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
@@ -30,7 +33,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        names = {"request": request_name, "key": key_name, "session": session_name}
+        names = {
+            "request": request_name, "key": key_name, "session": session_name,
+            "trace_id": trace_id,
+        }  # fmt: skip
         line |= {name: told for name, each in names.items() if (told := each.get()) is not None}
         line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
         if record.exc_info:
@@ -68,6 +74,9 @@ def configure_logging(level: str, audit_file: Path | None = None) -> None:
                 "uvicorn.access": {"level": "ERROR"},
                 # It tells identifiers and addresses; what matters is said by ours.
                 "pynetdicom": {"level": "CRITICAL"},
+                # Each batch that a collector does not take; that is said by ours, once.
+                "opentelemetry.exporter": {"level": "CRITICAL"},
+                "opentelemetry.sdk._shared_internal": {"level": "CRITICAL"},
                 "server.audit": {
                     "level": "INFO",
                     "handlers": [name for name in handlers if name == "audit"],

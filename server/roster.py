@@ -5,8 +5,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from server.engine import Engine
 from server.errors import (
@@ -28,6 +28,9 @@ from server.saver import Saver
 from server.session import Owner, Session
 from server.settings import Settings
 from server.snapshots import Keeper
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Roster:
         metrics: Metrics,
         keeper: Keeper | None = None,
         recorder: Recorder | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Begin empty.
 
@@ -60,12 +64,14 @@ class Roster:
             metrics: counts sessions.
             keeper: of sessions beyond this process, None where a cut ends them.
             recorder: writes down what sessions do, None where nobody does.
+            tracing: follows sessions while they have a socket, None where nobody does.
         """
         self._settings = settings
         self._engine = engine
         self._metrics = metrics
         self._saver = Saver(settings, keeper)
         self._recorder = recorder
+        self._tracing = tracing
         self._sessions: dict[str, Session] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
@@ -110,39 +116,44 @@ class Roster:
         resumed = hello.resume is not None
         released = self._released[session.token] = asyncio.Event()
         name = session_name.set(session.name)
-        self._count("resumed" if resumed else "new")
-        logger.info("session begins", extra={"resumed": resumed, "codec": hello.codec})
-        try:
-            if not resumed:
-                await self._saver.begin(session)
-            if self._recorder is not None:
-                await self._recorder.begin(session, self._engine.predictor(hello.model))
-            yield session, resumed
-        except asyncio.CancelledError:
-            await self._park(session, why="cancelled")
-            raise
-        except SURVIVED as error:
-            if isinstance(error, SocketGoneError) and error.is_farewell:
+        with self._traced(session, resumed):
+            self._count("resumed" if resumed else "new")
+            logger.info("session begins", extra={"resumed": resumed, "codec": hello.codec})
+            try:
+                if not resumed:
+                    await self._saver.begin(session)
+                if self._recorder is not None:
+                    await self._recorder.begin(session, self._engine.predictor(hello.model))
+                yield session, resumed
+            except asyncio.CancelledError:
+                await self._park(session, why="cancelled")
+                raise
+            except SURVIVED as error:
+                if isinstance(error, SocketGoneError) and error.is_farewell:
+                    await self._end(session)
+                else:
+                    await self._park(session, why=error.code)
+                raise
+            except EngineDeadError:
+                # Another server can go on from the last snapshot; this one can make no other.
+                self._forget(session)
+                raise
+            except BaseException:
                 await self._end(session)
+                raise
             else:
-                await self._park(session, why=error.code)
-            raise
-        except EngineDeadError:
-            # Another server can go on from the last snapshot; this one can make no other.
-            self._forget(session)
-            raise
-        except BaseException:
-            await self._end(session)
-            raise
-        else:
-            # Who lost the line before the summary came may ask for it once more.
-            await self._saver.save(session)
-            self._forget(session)
-        finally:
-            session.owner = None
-            released.set()
-            session_name.reset(name)
-            self._show()
+                # Who lost the line before the summary came may ask for it once more.
+                await self._saver.save(session)
+                self._forget(session)
+            finally:
+                session.owner = None
+                released.set()
+                session_name.reset(name)
+                self._show()
+
+    def _traced(self, session: Session, resumed: bool) -> AbstractContextManager[None]:
+        tracing = self._tracing
+        return nullcontext() if tracing is None else tracing.session(session, resumed=resumed)
 
     async def _begin(self, hello: Hello, owner: Owner) -> Session:
         """Open or claim a session, and give it its owner."""

@@ -134,6 +134,13 @@ class Witness(Protocol):
         """No more is to come."""
 
 
+class Trace(Protocol):
+    """Whoever follows some of a session's frames on their way."""
+
+    def note_frame(self, arrival: Arrival, answer: Answer) -> None:
+        """A frame's answer was sent just now."""
+
+
 class Session:
     """One live stream, from hello to its end; it outlives its sockets, and its process.
 
@@ -141,6 +148,7 @@ class Session:
         holder: name of the key that opened it, the only one that may resume it.
         lease: the right to write its snapshot, None where none is kept.
         witness: writes down what it does, None where nobody does.
+        trace: follows its frames while it has a socket, None where nobody does.
         saved_seq: the last frame whose answer a snapshot holds, None before any.
         unsaved: answers since the last snapshot was taken.
     """
@@ -165,6 +173,7 @@ class Session:
         self.holder: str | None = None
         self.lease: Lease | None = None
         self.witness: Witness | None = None
+        self.trace: Trace | None = None
         self.last_seq: int | None = None
         self.saved_seq: int | None = None
         self.unsaved = 0

@@ -109,6 +109,12 @@ class Settings(BaseSettings):
     record_max_bytes: PositiveInt = Field(
         default=4 << 30, description="Bytes of all recordings; the oldest makes room."
     )
+    trace_frames: int | None = Field(
+        default=None,
+        ge=0,
+        description="OpenTelemetry traces, with one frame in so many; 0 traces sessions and clips "
+        "alone, none nothing.",
+    )
     clips: bool = Field(default=True, description="Take clips too; else live sessions alone.")
     upload_max_bytes: PositiveInt = Field(default=512 << 20, description="Longest clip file.")
     study_max_bytes: PositiveInt = Field(

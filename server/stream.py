@@ -280,6 +280,8 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
                     with socket.frame_under_way():
                         answer = await engine.run(work, owner=session, due_s=due_s)
                     await socket.answer(answer, frame.received_s)
+                    if session.trace is not None:
+                        session.trace.note_frame(frame, answer)
                 await roster.checkpoint(session)
         except DrainingError:
             await socket.send([(await roster.drain_message(session)).to_json()])

@@ -10,8 +10,9 @@ import secrets
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model import Predictor
 from server.clips.editing import Wanted
@@ -31,6 +32,9 @@ from server.errors import (
 from server.metrics import Metrics
 from server.settings import Settings
 
+if TYPE_CHECKING:
+    from server.tracing import Tracing
+
 logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
@@ -43,19 +47,27 @@ SWEEP_S = 60.0
 class ClipStore:
     """Used from the event loop; works on threads of its own."""
 
-    def __init__(self, settings: Settings, predictor: Predictor, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        predictor: Predictor,
+        metrics: Metrics,
+        tracing: "Tracing | None" = None,
+    ) -> None:
         """Open the folder of clips; work begins with `start`.
 
         Args:
             settings: where clips are, how many, how large and for how long.
             predictor: the network.
             metrics: counts clips.
+            tracing: follows the work on each, None where nobody does.
 
         Raises:
             SettingsError: the folder cannot be used, or another server uses it.
         """
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self.room = Room(settings.clip_dir)
         self._ledger = Ledger(self.room.ledger)
         self._jobs = {job.id: job for job in self._ledger.load(self.room.folder)}
@@ -193,9 +205,10 @@ class ClipStore:
         """Bring one clip to its end; runs on the worker, which is where all its errors end."""
         self._metrics.jobs_waiting.labels("clip").dec()
         try:
-            while not self._works.attempt(job):
-                if self._leaving.wait(RETRY_S):
-                    return
+            with nullcontext() if self._tracing is None else self._tracing.clip(job):
+                while not self._works.attempt(job):
+                    if self._leaving.wait(RETRY_S):
+                        return
         except Exception:
             logger.exception("a clip's end could not be written down")
             return
