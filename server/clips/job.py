@@ -35,7 +35,6 @@ class Job:
         attempts: how often work on it was begun.
         size_bytes: of all its files.
         revision: how often its outlines were corrected.
-        number: its place among the clips of several servers; 0 for those of one alone.
         finished: set once it is done or failed.
         making: files that are being made of it, by name.
     """
@@ -54,7 +53,6 @@ class Job:
     attempts: int = 0
     size_bytes: int = 0
     revision: int = 0
-    number: int = 0
     finished_s: float | None = None
     is_deleted: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -116,7 +114,9 @@ class Job:
             NotFinishedError: not yet.
             EchoError: why it failed.
         """
-        return read_result(self.result_file())
+        document: dict[str, Any] = json.loads(self.result_file().read_bytes())
+        # A result that was stored before there were corrections tells of none.
+        return {"revision": 0, "edits": [], **document}
 
     def to_json(self) -> dict[str, Any]:
         """What ``/v1/clips/{id}`` says."""
@@ -133,13 +133,6 @@ class Job:
             "study": self.study,
             "error": refusal,
         }
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """What a result's file says."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
-    # A result that was stored before there were corrections tells of none.
-    return {"revision": 0, "edits": [], **document}
 
 
 def _is_revised(name: str) -> bool:

@@ -44,6 +44,11 @@ class Room:
                 "another folder"
             ) from error
 
+    @property
+    def ledger(self) -> Path:
+        """Where the rows are."""
+        return self.folder / "clips.sqlite3"
+
     def keep_only(self, names: set[str]) -> None:
         """Remove the folders of clips that are not known, such as half an upload."""
         for path in self.folder.glob(f"{CLIP_PREFIX}*"):

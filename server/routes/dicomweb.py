@@ -106,7 +106,7 @@ class Intake:
         """
         instance = Instance()
         try:
-            job = await self._store.open(None)
+            job = self._store.open(None)
         except EchoError as error:
             async for _ in chunks:
                 continue

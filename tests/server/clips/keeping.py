@@ -45,7 +45,7 @@ class Keeper:
         return self.clip + bytes(2 * number)
 
     async def submit(self, content: bytes | None = None) -> Job:
-        job = await self.store.open(None)
+        job = self.store.open(None)
         job.upload.write_bytes(self.clip if content is None else content)
         await self.store.submit(job, "test")
         return job
