@@ -8,7 +8,7 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
     CreditError  IdleError  SlowReaderError  FencedError  SocketGoneError
     ResumeError
       SnapshotError                what was kept of a session cannot be read
-  StoreError                       sessions cannot be kept beyond this process now
+  StoreError                       sessions or clips cannot be kept beyond this process now
   RecordingError                   a log of a session that cannot be read
   IngestError                      what a clip is not (server/ingest/errors.py)
   RequestError                     what an HTTP request asked for
@@ -130,7 +130,7 @@ class SnapshotError(ResumeError):
 
 
 class StoreError(EchoError):
-    """The store of snapshots cannot be reached, or is broken."""
+    """What sessions or clips are kept in cannot be reached, or is broken."""
 
     code = "store_unavailable"
     retryable = True
@@ -355,6 +355,7 @@ class WireCodes:
         "storage_full": 507,
         "full": 503,
         "store_unavailable": 503,
+        "overtaken": 503,
         "draining": 503,
         "engine_dead": 503,
     }
@@ -389,11 +390,3 @@ class WireCodes:
     def close_code(cls, error: EchoError) -> int:
         """The websocket close code of an error; 1011 for one that is our fault."""
         return cls.CLOSE.get(error.code, 1011)
-
-
-def known_codes() -> set[str]:
-    """The codes of all errors that this program has loaded."""
-    kinds = [EchoError]
-    for kind in kinds:
-        kinds.extend(kind.__subclasses__())
-    return {kind.code for kind in kinds[1:]}

@@ -158,11 +158,23 @@ class Settings(BaseSettings):
         default_factory=lambda: _home() / "clips",
         description="Folder of clips and their queue, which outlive the server.",
     )
+    clip_share: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder or URL where servers of one Redis keep clips together; alone if unset.",
+    )
+    clip_lease_s: float = Field(
+        default=15.0, ge=1, description="Silence after which others take over a server's clips."
+    )
 
     deidentify_key: SecretStr | None = Field(
         default=None,
         description="Secret that pseudonyms are made with; one of each start's own if unset.",
     )
+
+    def has_redis(self) -> bool:
+        """Whether sessions are kept where several servers share them."""
+        return self.snapshot_store.startswith(("redis://", "rediss://"))
 
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
@@ -196,6 +208,11 @@ def load_settings(host: str | None = None, port: int | None = None) -> Settings:
         )
     if (settings.tls_cert_file is None) != (settings.tls_key_file is None):
         raise SettingsError("GDKVM_TLS_CERT_FILE and GDKVM_TLS_KEY_FILE go together")
+    if settings.clip_share is not None and not settings.has_redis():
+        raise SettingsError(
+            "GDKVM_CLIP_SHARE needs GDKVM_SNAPSHOT_STORE to be a redis:// address, where clips "
+            "are written down"
+        )
     if settings.dicom_port is not None:
         _check_dicom(settings)
     return settings

@@ -35,6 +35,7 @@ class Job:
         attempts: how often work on it was begun.
         size_bytes: of all its files.
         revision: how often its outlines were corrected.
+        number: its place among the clips of several servers; 0 for those of one alone.
         finished: set once it is done or failed.
         making: files that are being made of it, by name.
     """
@@ -53,6 +54,7 @@ class Job:
     attempts: int = 0
     size_bytes: int = 0
     revision: int = 0
+    number: int = 0
     finished_s: float | None = None
     is_deleted: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,14 +100,16 @@ class Job:
 
     def drop_older(self) -> None:
         """Remove files of revisions before the last two; one may just be on its way to a client."""
-        gone = self.revision - 2
-        if gone < 0:
-            return
-        kept = {UPLOAD, RESULT}
         for path in self.folder.iterdir():
-            is_old = path.name.startswith(f"r{gone}-") if gone else not _is_revised(path.name)
-            if is_old and path.name not in kept:
+            if self.is_old(path.name):
                 path.unlink(missing_ok=True)
+
+    def is_old(self, name: str) -> bool:
+        """Whether a file is of the revision before the last two, and no longer wanted."""
+        gone = self.revision - 2
+        if gone < 0 or name in (UPLOAD, RESULT):
+            return False
+        return name.startswith(f"r{gone}-") if gone else not _is_revised(name)
 
     def result(self) -> dict[str, Any]:
         """What was found.
@@ -114,9 +118,7 @@ class Job:
             NotFinishedError: not yet.
             EchoError: why it failed.
         """
-        document: dict[str, Any] = json.loads(self.result_file().read_bytes())
-        # A result that was stored before there were corrections tells of none.
-        return {"revision": 0, "edits": [], **document}
+        return read_result(self.result_file())
 
     def to_json(self) -> dict[str, Any]:
         """What ``/v1/clips/{id}`` says."""
@@ -133,6 +135,13 @@ class Job:
             "study": self.study,
             "error": refusal,
         }
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """What a result's file says."""
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    # A result that was stored before there were corrections tells of none.
+    return {"revision": 0, "edits": [], **document}
 
 
 def _is_revised(name: str) -> bool:

@@ -1,11 +1,73 @@
-"""Which clips have been kept long enough."""
+"""Which clips have been kept long enough, and their end."""
 
-from collections.abc import Iterable
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
 
 from server.clips.job import Job
+from server.clips.ledger import Ledger
+from server.errors import StoreError
+from server.metrics import Metrics
 from server.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 DAY_S = 86_400.0
+
+SWEEP_S = 60.0
+"""How often to look for clips that have been kept long enough."""
+
+
+class Sweeper:
+    """Forgets what has been kept long enough, now and then and when asked to."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        metrics: Metrics,
+        forget: Callable[[Job], None],
+        leaving: threading.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._metrics = metrics
+        self._forget = forget
+        self._leaving = leaving
+        self._thread = threading.Thread(target=self._sweep, name="clip-sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Sweep from now on, until the server leaves."""
+        self._thread.start()
+
+    def tidy(self) -> None:
+        """Make room, unless another server is at it, or nothing can be removed now."""
+        try:
+            with self._ledger.sweeping() as is_ours:
+                for job in surplus(self._jobs(), self._settings, time.time()) if is_ours else ():
+                    logger.info("clip makes room", extra={"clip": job.id})
+                    self._forget(job)
+        except StoreError as error:
+            logger.error("old clips stay for now", extra={"why": error.code})
+        self._metrics.clip_store_bytes.set(sum(job.size_bytes for job in self._jobs()))
+
+    def _jobs(self) -> list[Job]:
+        return sorted(self._ledger.jobs.values(), key=lambda job: job.number)
+
+    def _sweep(self) -> None:
+        while True:
+            try:
+                self.tidy()
+            except Exception:
+                logger.exception("old clips could not be removed")
+            if self._leaving.wait(SWEEP_S):
+                return
+
+    def join(self) -> None:
+        """Wait until it has stopped."""
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 def surplus(jobs: Iterable[Job], settings: Settings, now_s: float) -> list[Job]:

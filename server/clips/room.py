@@ -14,6 +14,7 @@ RESERVE_BYTES = 64 << 20
 
 CLIP_PREFIX = "c_"
 
+_PASSING_PREFIX = "server-"
 _READ_BYTES = 1 << 20
 
 
@@ -27,6 +28,7 @@ class Room:
             SettingsError: it cannot be used, or another server uses it.
         """
         self.folder = folder
+        self._is_passing = False
         self._reserve_bytes = reserve_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -44,10 +46,27 @@ class Room:
                 "another folder"
             ) from error
 
-    @property
-    def ledger(self) -> Path:
-        """Where the rows are."""
-        return self.folder / "clips.sqlite3"
+    @classmethod
+    def passing(cls, folder: Path) -> "Room":
+        """A folder in this one that does not outlive its server, whatever ends that.
+
+        Raises:
+            SettingsError: it cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with (folder / "passing.lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for left in folder.glob(f"{_PASSING_PREFIX}*"):
+                    if not _is_locked(left / "lock"):
+                        remove(left)
+                room = cls(Path(tempfile.mkdtemp(prefix=_PASSING_PREFIX, dir=folder)))
+        except OSError as error:
+            raise SettingsError(
+                f"GDKVM_CLIP_DIR: {folder} cannot be written to ({error.strerror})"
+            ) from error
+        room._is_passing = True
+        return room
 
     def keep_only(self, names: set[str]) -> None:
         """Remove the folders of clips that are not known, such as half an upload."""
@@ -86,8 +105,21 @@ class Room:
             raise StorageError("too little room is left on the disk; make some, or try later")
 
     def close(self) -> None:
-        """Let another server have it."""
+        """Let another server have it; one that passes is removed."""
+        if self._is_passing:
+            remove(self.folder)
         self._lock.close()
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def remove(folder: Path) -> None:

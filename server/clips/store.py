@@ -1,7 +1,7 @@
 """Every clip of a server, through crashes and restarts: received, queued, worked on, kept, deleted.
 
-What clients were told is written down first: a clip's row in the ledger says how it is, its folder
-holds its files, and what is in memory follows.
+What clients were told is written down first: the ledger says how a clip is and keeps its files,
+and what is in memory follows.
 """
 
 import asyncio
@@ -9,24 +9,26 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from model import Predictor
+from model import EchoError, Predictor
+from server.clips.desk import Desk
 from server.clips.editing import Wanted
-from server.clips.job import RESULT, Job
-from server.clips.ledger import Ledger
-from server.clips.retention import surplus
-from server.clips.room import CLIP_PREFIX, Room, remove, seal
+from server.clips.job import Job, read_result
+from server.clips.opening import open_ledger
+from server.clips.retention import Sweeper
+from server.clips.room import CLIP_PREFIX, seal
 from server.clips.work import DeletedError, Works
 from server.errors import (
-    AdmissionError,
     DrainingError,
     NotAvailableError,
     NotFoundError,
     StorageError,
+    StoreError,
     storage_errors,
 )
 from server.metrics import Metrics
@@ -37,11 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 5.0
-"""How long to wait for room on a full disk before a result is tried again."""
+T = TypeVar("T")
 
-SWEEP_S = 60.0
-"""How often to look for clips that have been kept long enough."""
+ASKERS = 4
+"""Threads that wait for a ledger that is far away."""
 
 
 class ClipStore:
@@ -67,38 +68,58 @@ class ClipStore:
         """
         self._settings = settings
         self._metrics = metrics
-        self._tracing = tracing
-        self.room = Room(settings.clip_dir)
-        self._ledger = Ledger(self.room.ledger)
-        self._jobs = {job.id: job for job in self._ledger.load(self.room.folder)}
+        self._ledger = open_ledger(settings)
+        self.room = self._ledger.room
+        self._jobs = self._ledger.jobs
         self._leaving = threading.Event()
-        self._works = Works(
-            self._jobs, self.room, self._ledger, predictor, metrics, settings, self._leaving
-        )
-        self._drop_what_lost_its_files()
-        self.room.keep_only(set(self._jobs))
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="clips")
+        self._works = Works(self._ledger, predictor, metrics, settings, self._leaving)
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="clip-files")
+        self._asker = ThreadPoolExecutor(ASKERS, thread_name_prefix="clip-ledger")
         self._left = asyncio.Event()
-        self._sweeper = threading.Thread(target=self._sweep, name="clip-sweeper", daemon=True)
-
-    def _drop_what_lost_its_files(self) -> None:
-        for job in self.jobs():
-            wanted = job.folder / RESULT if job.state == "done" else job.upload
-            if job.state != "failed" and not wanted.is_file():
-                logger.error("a clip's files are gone", extra={"clip": job.id})
-                self._forget(job)
+        if self._ledger.is_remote:
+            waiting = metrics.jobs_waiting.labels("clip")
+            waiting.set_function(lambda: sum(job.state == "queued" for job in self.jobs()))
+        self._sweeper = Sweeper(self._ledger, settings, metrics, self._forget, self._leaving)
+        self._desk = Desk(self._ledger, self._works, self._sweeper, metrics, self._leaving, tracing)
 
     def start(self) -> None:
         """Take up what an earlier run left, in the order of its arrival."""
-        waiting = [job for job in self.jobs() if not job.is_over]
-        for job in waiting:
-            self._queue(job)
+        waiting = sum(not job.is_over for job in self.jobs())
+        self._loop = asyncio.get_running_loop()
+        # A ledger that waits for no network calls on the loop itself.
+        self._ledger.start(self._take if self._ledger.is_remote else self._desk.queue, self._tell)
         self._sweeper.start()
-        kept = len(self._jobs) - len(waiting)
-        logger.info("clips taken up", extra={"waiting": len(waiting), "kept": kept})
+        kept = len(self._jobs) - waiting
+        logger.info("clips taken up", extra={"waiting": waiting, "kept": kept})
 
-    def open(self, view: str | None, *, study: str | None = None, declared_bytes: int = 0) -> Job:
+    def _take(self, job: Job) -> None:
+        self._on_loop(self._desk.queue, job)
+
+    def _tell(self, job: Job) -> None:
+        self._on_loop(job.finished.set)
+
+    def _on_loop(self, work: Callable[..., object], *arguments: object) -> None:
+        # A loop that is closed has nobody to tell; the ledger gives back what it took.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work, *arguments)
+
+    async def _ask(self, work: Callable[..., T], *arguments: object) -> T:
+        """Let the ledger work, off the event loop where it waits for a network."""
+        if not self._ledger.is_remote:
+            return work(*arguments)
+        return await self._loop.run_in_executor(self._asker, work, *arguments)
+
+    async def refresh(self) -> None:
+        """See every clip as it is now, whichever server wrote it last.
+
+        Raises:
+            StoreError: what several servers share cannot be reached.
+        """
+        await self._ask(self._ledger.refresh)
+
+    async def open(
+        self, view: str | None, *, study: str | None = None, declared_bytes: int = 0
+    ) -> Job:
         """Begin to receive one clip.
 
         Args:
@@ -109,20 +130,20 @@ class ClipStore:
         Raises:
             AdmissionError: as many clips as are kept are still being worked on.
             StorageError: the disk is full, or the store is.
+            StoreError: what several servers share cannot be reached.
             DrainingError: the server stops.
         """
         if self._leaving.is_set():
             raise DrainingError("the server is stopping")
-        waiting = [job for job in self.jobs() if not job.is_over]
-        if len(waiting) >= self._settings.max_clips:
-            raise AdmissionError(f"{len(waiting)} clips are waiting; try again later")
-        wanted_bytes = sum(job.size_bytes for job in waiting) + declared_bytes
-        if wanted_bytes > self._settings.clip_store_bytes:
-            raise StorageError("the clips that wait fill the store; try again later")
-        self.room.check(declared_bytes)
         identifier = CLIP_PREFIX + secrets.token_urlsafe(12)
-        job = Job(identifier, self.room.make(identifier), view, time.time(), study)
-        self._jobs[identifier] = job
+        job = Job(identifier, self.room.folder / identifier, view, time.time(), study)
+        await self._ask(self._ledger.reserve, job, declared_bytes)
+        try:
+            self.room.check(declared_bytes)
+            self.room.make(identifier)
+        except StorageError:
+            self.discard(job)
+            raise
         return job
 
     async def submit(self, job: Job, door: str) -> None:
@@ -153,6 +174,7 @@ class ClipStore:
             EchoError: as `submit`.
         """
         job.sha256, job.size_bytes = await asyncio.to_thread(self._seal, job)
+        await self.refresh()
         twin = self._works.twin(job, is_done=False)
         if twin is not None:
             self._metrics.clip_duplicates.inc()
@@ -164,9 +186,10 @@ class ClipStore:
     async def _submit(self, job: Job) -> None:
         await asyncio.to_thread(self._register, job)
         if job.is_over:
-            self._announce(job)
+            self._desk.announce(job)
+            self._ledger.release(job)
         else:
-            self._queue(job)
+            await self._ask(self._ledger.queue, job)
 
     @staticmethod
     def _seal(job: Job) -> tuple[str, int]:
@@ -181,40 +204,12 @@ class ClipStore:
         job.maker, job.state = self._works.name, "queued"
         self._ledger.add(job)
         if job.is_deleted:
-            self._ledger.remove(job.id)
+            self._ledger.remove(job)
             raise DeletedError("this clip was deleted")
+        self._ledger.refresh()
         if self._works.answer_from_store(job):
             self._ledger.save(job)
-            self._tidy()
-
-    def _queue(self, job: Job) -> None:
-        self._metrics.jobs_waiting.labels("clip").inc()
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._worker, self._work, job)
-        future.add_done_callback(lambda _: self._announce(job))
-
-    def _announce(self, job: Job) -> None:
-        if not job.is_over:
-            return  # the server stops; the next run takes it up
-        self._metrics.clips.labels(job.state).inc()
-        code = job.error.code if job.error else None
-        if code is not None:
-            self._metrics.clip_failures.labels(code).inc()
-        logger.info("clip ends", extra={"clip": job.id, "state": job.state, "code": code})
-        job.finished.set()
-
-    def _work(self, job: Job) -> None:
-        """Bring one clip to its end; runs on the worker, which is where all its errors end."""
-        self._metrics.jobs_waiting.labels("clip").dec()
-        try:
-            with nullcontext() if self._tracing is None else self._tracing.clip(job):
-                while not self._works.attempt(job):
-                    if self._leaving.wait(RETRY_S):
-                        return
-        except Exception:
-            logger.exception("a clip's end could not be written down")
-            return
-        self._tidy()
+            self._sweeper.tidy()
 
     def job(self, identifier: str) -> Job:
         """One clip by its name.
@@ -228,17 +223,39 @@ class ClipStore:
 
     def jobs(self) -> list[Job]:
         """All clips, oldest first."""
-        return list(self._jobs.values())
+        return sorted(self._jobs.values(), key=lambda job: job.number)
 
-    def result(self, identifier: str) -> dict[str, Any]:
-        """A clip's result.
+    async def result(self, identifier: str) -> dict[str, Any]:
+        """A clip's result as it is now.
 
         Raises:
             NotFoundError: no such clip.
             NotFinishedError: not yet.
             EchoError: why the clip failed.
         """
-        return self.job(identifier).result()
+        await self.refresh()
+        return await self.result_of(self.job(identifier))
+
+    async def result_of(self, job: Job) -> dict[str, Any]:
+        """A clip's result as this server last saw it.
+
+        Raises:
+            NotFinishedError: not yet.
+            EchoError: why the clip failed.
+        """
+        return read_result(await self.result_file(job))
+
+    async def result_file(self, job: Job) -> Path:
+        """A clip's result as a file of this server.
+
+        Raises:
+            NotFinishedError: not yet.
+            EchoError: why the clip failed.
+        """
+        path = job.result_file()
+        if not await self._ask(self._ledger.fetch, job, path.name) and job.is_deleted:
+            raise NotAvailableError("the clip was deleted")
+        return path
 
     async def wait(self, job: Job, wait_s: float) -> bool:
         """Wait for a clip's end; returns whether it was there in time."""
@@ -261,10 +278,11 @@ class ClipStore:
             NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
             StorageError: the disk is full.
         """
+        await self.refresh()
         job = self.job(identifier)
         job.result_file()
         path = job.file(name)
-        if not path.exists():
+        if not await self._ask(self._ledger.fetch, job, path.name):
             if path.name not in job.making:
                 job.making[path.name] = asyncio.create_task(self._make(job, name, path.name))
             path = await asyncio.shield(job.making[path.name])
@@ -274,8 +292,7 @@ class ClipStore:
 
     async def _make(self, job: Job, name: str, key: str) -> Path:
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._maker, self._works.write, job, name)
+            return await self._loop.run_in_executor(self._maker, self._works.write, job, name)
         finally:
             del job.making[key]
 
@@ -296,10 +313,10 @@ class ClipStore:
             NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
             StorageError: the disk is full.
         """
+        await self.refresh()
         job = self.job(identifier)
         job.result_file()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._maker, self._works.edit, job, wanted)
+        return await self._loop.run_in_executor(self._maker, self._works.edit, job, wanted)
 
     async def delete(self, identifier: str) -> None:
         """Forget a clip and remove its files; work under way stops at its next frame.
@@ -307,33 +324,32 @@ class ClipStore:
         Raises:
             NotFoundError: no such clip.
         """
+        await self.refresh()
         await asyncio.to_thread(self._forget, self.job(identifier))
 
     def discard(self, job: Job) -> None:
         """Forget a clip whose upload was refused or broke off, also one deleted meanwhile."""
-        self._forget(job)
+        if self._ledger.is_remote:
+            self._asker.submit(self._give_up, job)
+        else:
+            self._forget(job)
+
+    def _give_up(self, job: Job) -> None:
+        try:
+            self._forget(job)
+        except EchoError as error:
+            logger.warning("a refused clip is left to its time", extra={"why": error.code})
+            self._ledger.release(job)
 
     def _forget(self, job: Job) -> None:
         job.is_deleted = True
         self._jobs.pop(job.id, None)
-        self._ledger.remove(job.id)
-        # Whoever is at work on it finds no file any more, and removes what it wrote meanwhile.
-        remove(job.folder)
-
-    def _tidy(self) -> None:
-        for job in surplus(self.jobs(), self._settings, time.time()):
-            logger.info("clip makes room", extra={"clip": job.id})
-            self._forget(job)
-        self._metrics.clip_store_bytes.set(sum(job.size_bytes for job in self.jobs()))
-
-    def _sweep(self) -> None:
-        while True:
-            try:
-                self._tidy()
-            except Exception:
-                logger.exception("old clips could not be removed")
-            if self._leaving.wait(SWEEP_S):
-                return
+        try:
+            self._ledger.remove(job)
+        except StoreError:
+            job.is_deleted = False
+            self._jobs[job.id] = job
+            raise
 
     def leave(self) -> None:
         """Stop working, and let everybody go who waits; called on the event loop."""
@@ -348,12 +364,8 @@ class ClipStore:
     def close(self) -> None:
         """Stop working; what is stored and what waits is there for the next run."""
         self._leaving.set()
-        for executor in (self._worker, self._maker):
+        self._desk.close()
+        for executor in (self._maker, self._asker):
             executor.shutdown(wait=True, cancel_futures=True)
-        if self._sweeper.is_alive():
-            self._sweeper.join()
-        for job in self.jobs():
-            if job.state == "received":
-                self._forget(job)
+        self._sweeper.join()
         self._ledger.close()
-        self.room.close()

@@ -13,15 +13,16 @@ from typing import Any
 
 from model import EchoError, Predictor
 from server.clips.editing import Wanted, edited
-from server.clips.job import RESULT, Job
-from server.clips.ledger import Ledger
+from server.clips.job import RESULT, UPLOAD, Job
+from server.clips.ledger import Ledger, OvertakenError
 from server.clips.making import MAKERS, Source, source_of
-from server.clips.room import Room, remove, size_of, write_whole
+from server.clips.room import remove, size_of, write_whole
 from server.errors import (
     DrainingError,
     EngineError,
     NotAvailableError,
     StorageError,
+    StoreError,
     storage_errors,
 )
 from server.export.deidentify import Deidentifier
@@ -45,8 +46,6 @@ class Works:
 
     def __init__(
         self,
-        jobs: dict[str, Job],
-        room: Room,
         ledger: Ledger,
         predictor: Predictor,
         metrics: Metrics,
@@ -56,16 +55,12 @@ class Works:
         """Share a store's parts.
 
         Args:
-            jobs: all clips by name, oldest first; the store's own.
-            room: where their files are.
-            ledger: where their rows are.
+            ledger: keeps the clips and their files.
             predictor: the network.
-            metrics: counts duplicates, and EF by state.
+            metrics: counts duplicates.
             settings: bounds of what is read, and the key of made-up names.
             leaving: set once the server stops.
         """
-        self._jobs = jobs
-        self._room = room
         self._ledger = ledger
         self._predictor = predictor
         self._metrics = metrics
@@ -75,7 +70,13 @@ class Works:
         self.name = f"{version('gdkvm-live')}/{predictor.model.sha256}"
 
     def attempt(self, job: Job) -> bool:
-        """Work on a clip; False where the disk is too full to go on."""
+        """Work on a clip; False where the disk is too full to go on.
+
+        Raises:
+            OvertakenError: another server has taken it over.
+            StoreError: what several servers share cannot be reached; one of them will take it up.
+        """
+        begun = job.attempts
         try:
             outcome = self._outcome(job)
             if isinstance(outcome, DrainingError):
@@ -84,7 +85,11 @@ class Works:
         except StorageError:
             logger.error("a clip waits for room on the disk", extra={"clip": job.id})
             job.state, job.progress, job.error = "queued", None, None
+            job.attempts = begun
             return False
+        except (OvertakenError, StoreError):
+            self._ledger.abandon(job)
+            raise
         return True
 
     def _outcome(self, job: Job) -> EchoError | None:
@@ -92,13 +97,15 @@ class Works:
 
         Raises:
             StorageError: the disk is full.
+            StoreError: what several servers share cannot be reached.
+            OvertakenError: another server has taken the clip over.
         """
         try:
             self._check_wanted(job)
             if not self.answer_from_store(job):
                 self._begin(job)
                 self._analyse(job)
-        except StorageError:
+        except (StorageError, StoreError, OvertakenError):
             raise
         except EchoError as error:
             return error
@@ -117,6 +124,7 @@ class Works:
         self._ledger.save(job)
 
     def _analyse(self, job: Job) -> None:
+        self._ledger.fetch(job, UPLOAD)
         with storage_errors():
             study = analyse_clip(
                 job.upload, self._predictor, view=job.view, limits=self._limits,
@@ -124,8 +132,6 @@ class Works:
             )  # fmt: skip
         job.seen_view = study.document["clip"]["view"]
         write_whole(job.folder / RESULT, json.dumps(study.document).encode())
-        ef = study.document["ef"]
-        self._metrics.count_ef(ef["state"], ef["reasons"])
 
     def _settle(self, job: Job, error: EchoError | None) -> None:
         """Write down how a clip ended, then say so."""
@@ -147,7 +153,8 @@ class Works:
     def twin(self, job: Job, *, is_done: bool) -> Job | None:
         """The last clip of the same bytes and the same view that the same weights work on."""
         wanted = (job.sha256, job.view, self.name)
-        twins = (each for each in reversed(list(self._jobs.values())) if each is not job)
+        jobs = sorted(self._ledger.jobs.values(), key=lambda each: each.number)
+        twins = (each for each in reversed(jobs) if each is not job)
         twins = (each for each in twins if (each.sha256, each.view, each.maker) == wanted)
         states = ("done",) if is_done else ("done", "queued", "running")
         return next((each for each in twins if each.state in states), None)
@@ -158,6 +165,7 @@ class Works:
         if twin is None:
             return False
         try:
+            self._ledger.fetch(twin, RESULT)
             content = (twin.folder / RESULT).read_bytes()
         except FileNotFoundError:  # deleted at this moment
             return False
@@ -169,10 +177,11 @@ class Works:
         self._metrics.clip_duplicates.inc()
         return True
 
-    @staticmethod
-    def _check_wanted(job: Job) -> None:
+    def _check_wanted(self, job: Job) -> None:
         if job.is_deleted:
             raise DeletedError("this clip was deleted")
+        if not self._ledger.is_ours(job):
+            raise OvertakenError("another server has taken this clip over")
 
     def _watch(self, job: Job) -> Callable[[int, int | None], None]:
         def show(done: int, total: int | None) -> None:
@@ -186,11 +195,14 @@ class Works:
 
     def write(self, job: Job, name: str) -> Path:
         """Make a file whole, or none."""
-        path, part = job.file(name), job.folder / f"part-{name}"
+        part = job.folder / f"part-{name}"
         try:
             with self._changing(job):
-                MAKERS[name](part, self._source(job))
-                part.rename(path)
+                path = job.file(name)
+                if not self._ledger.fetch(job, path.name):
+                    MAKERS[name](part, self._source(job))
+                    part.rename(path)
+                    self._ledger.keep(job, path.name)
         finally:
             part.unlink(missing_ok=True)
         return path
@@ -204,6 +216,14 @@ class Works:
         Raises:
             EchoError: why it stays as it was.
         """
+        while True:
+            try:
+                return self._edit(job, wanted)
+            except OvertakenError:  # corrected by another server meanwhile
+                self._ledger.abandon(job)
+                self._ledger.refresh()
+
+    def _edit(self, job: Job, wanted: Wanted) -> dict[str, Any]:
         with self._changing(job):
             study = edited(self._source(job), wanted)
             content = json.dumps(study.document).encode()
@@ -211,17 +231,17 @@ class Works:
             write_whole(job.file(RESULT, job.revision + 1), content)
             job.revision += 1
             job.drop_older()
+            job.size_bytes = size_of(job.folder)
+            self._ledger.save(job)
         return study.document
 
     @contextmanager
     def _changing(self, job: Job) -> Iterator[None]:
         """Add files to a clip that may be deleted at any moment."""
         try:
-            self._room.check()
-            with storage_errors():
+            self._ledger.room.check()
+            with self._ledger.changing(job), storage_errors():
                 yield
-            job.size_bytes = size_of(job.folder)
-            self._ledger.save(job)
         except FileNotFoundError as error:
             self._check_wanted(job)
             raise EngineError("the files of this clip are gone; the fault is ours") from error
@@ -231,6 +251,8 @@ class Works:
 
     def _source(self, job: Job) -> Source:
         watch = self._watch(job)
+        for name in (UPLOAD, job.file(RESULT).name):
+            self._ledger.fetch(job, name)
         return source_of(job, self._predictor, self._limits, self._deidentifier, watch)
 
 

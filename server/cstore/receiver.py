@@ -252,7 +252,7 @@ class Receiver:
 
     async def _take(self, path: Path, uid: str) -> int:
         try:
-            job = self._store.open(None)
+            job = await self._store.open(None)
         except EchoError as error:
             return self._refuse(error)
         try:

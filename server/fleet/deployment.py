@@ -49,7 +49,7 @@ def build(shape: FleetShape) -> serve.Application:
         graceful_shutdown_timeout_s=2 * shape.drain_s + STOP_SLACK_S,
         health_check_period_s=HEALTH_S,
     )
-    application: serve.Application = deployment.bind()
+    application: serve.Application = deployment.bind(shape.clip_share)
     return application
 
 
@@ -71,6 +71,8 @@ async def run_fleet(settings: Settings, replicas: tuple[int, int], cpus: float) 
         cpus=cpus,
         max_sessions=settings.max_sessions,
         drain_s=settings.drain_s,
+        # Every replica is on this machine.
+        clip_share=settings.clip_share or str(settings.clip_dir / "share"),
     )
     loop = asyncio.get_running_loop()
     told: asyncio.Queue[signal.Signals] = asyncio.Queue()

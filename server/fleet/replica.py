@@ -28,13 +28,16 @@ WATCH_S = 0.1
 class Replica:
     """Wrapped by ``serve.ingress``; made anew in each process of the fleet."""
 
-    def __init__(self) -> None:
+    def __init__(self, clip_share: str | None = None) -> None:
         """Read the settings of this process.
+
+        Args:
+            clip_share: where clips are kept together, if the settings do not say.
 
         Raises:
             SettingsError: with them a session could not go from one replica to another.
         """
-        self._settings = fleet_settings(load_settings(), _assigned_threads())
+        self._settings = fleet_settings(load_settings(), _assigned_threads(), clip_share)
         configure_logging(self._settings.log_level, self._settings.audit_file)
         self._pressure: Pressure | None = None
 

@@ -16,25 +16,36 @@ class FleetShape(BaseModel):
     max_sessions: int = Field(default=16, ge=1, description="As GDKVM_MAX_SESSIONS.")
     drain_s: float = Field(default=10.0, gt=0, description="As GDKVM_DRAIN_S.")
     policy: dict[str, float] = Field(default_factory=dict, description="See scaling.Policy.")
+    clip_share: str | None = Field(
+        default=None, description="As GDKVM_CLIP_SHARE, where replicas are told none."
+    )
 
 
-def fleet_settings(settings: Settings, threads: int | None = None) -> Settings:
+def fleet_settings(
+    settings: Settings, threads: int | None = None, clip_share: str | None = None
+) -> Settings:
     """The settings of one replica.
 
     Args:
         settings: of this process.
         threads: processors that Ray gave it, None where it gave none.
+        clip_share: where clips are kept together, if the settings do not say.
 
     Raises:
         SettingsError: the store of snapshots is not one that replicas share.
     """
-    if settings.resume_s == 0 or not settings.snapshot_store.startswith(("redis://", "rediss://")):
+    if settings.resume_s == 0 or not settings.has_redis():
         raise SettingsError(
             "replicas hand sessions to each other through Redis: set GDKVM_SNAPSHOT_STORE to a "
             "redis:// address, and GDKVM_RESUME_S above 0"
         )
-    # A clip's job and files belong to one process and its folder.
-    changes: dict[str, object] = {"clips": False}
+    share = settings.clip_share or clip_share
+    # Replicas of one machine cannot all have the port that a scanner sends to.
+    changes: dict[str, object] = {
+        "clip_share": share,
+        "clips": settings.clips and share is not None,
+        "dicom_port": None,
+    }
     if threads is not None and "threads" not in settings.model_fields_set:
         changes["threads"] = threads
     return settings.model_copy(update=changes)

@@ -1,5 +1,6 @@
 """``/v1/biplane``: one measurement from a four- and a two-chamber clip."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -25,13 +26,14 @@ def biplane_routes(store: ClipStore) -> APIRouter:
     router = APIRouter(prefix="/v1/biplane", tags=["clips"], responses=PROBLEMS)
 
     @router.post("")
-    def biplane(wanted: BiplaneRequest) -> dict[str, Any]:
+    async def biplane(wanted: BiplaneRequest) -> dict[str, Any]:
         """Volumes and EF by biplane disks, with what the views disagree in.
 
         Nothing tells whether both clips show one person: that is for the caller to know.
         """
         if wanted.a4c == wanted.a2c:
             raise BadRequestError("a4c and a2c name one clip; a biplane measurement needs two")
-        return biplane_of(store.result(wanted.a4c), store.result(wanted.a2c))
+        a4c, a2c = await store.result(wanted.a4c), await store.result(wanted.a2c)
+        return await asyncio.to_thread(biplane_of, a4c, a2c)
 
     return router

@@ -63,7 +63,7 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
         `Location` header names the job. What is refused here leaves nothing behind.
         """
         declared_bytes = declared_length(request, upload_max_bytes)
-        job = store.open(view, declared_bytes=declared_bytes)
+        job = await store.open(view, declared_bytes=declared_bytes)
         headers = {"Location": f"/v1/clips/{job.id}"}
         try:
             await receive_upload(request, job.upload, store, upload_max_bytes)
@@ -74,7 +74,7 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
         if wait_s <= 0 or not await store.wait(job, wait_s):
             return JSONResponse(job.to_json(), 202, headers)
         try:
-            return JSONResponse(job.result(), headers=headers)
+            return JSONResponse(await store.result_of(job), headers=headers)
         except EchoError:
             store.discard(job)
             raise
@@ -86,11 +86,13 @@ def add_states(router: APIRouter, store: ClipStore) -> None:
     @router.get("")
     async def listing() -> list[dict[str, Any]]:
         """All clips kept here, oldest first."""
+        await store.refresh()
         return [job.to_json() for job in store.jobs()]
 
     @router.get("/{clip}")
     async def state(clip: str) -> dict[str, Any]:
         """State and progress of a clip."""
+        await store.refresh()
         return store.job(clip).to_json()
 
     @router.get("/{clip}/events")
@@ -99,6 +101,7 @@ def add_states(router: APIRouter, store: ClipStore) -> None:
 
         A client that comes back is told what changed meanwhile, and 204 where nothing will.
         """
+        await store.refresh()
         job = store.job(clip)
         if job.is_over and last_event_id == _event_name(job.to_json()):
             return Response(status_code=204)
@@ -118,7 +121,7 @@ def add_results(router: APIRouter, store: ClipStore) -> None:
     @router.get("/{clip}/result")
     async def result(clip: str, response: Response) -> dict[str, Any]:
         """The result of a clip; its `ETag` rises with every correction."""
-        found = store.result(clip)
+        found = await store.result(clip)
         response.headers["ETag"] = tag_of(found)
         return found
 

@@ -106,7 +106,7 @@ class Intake:
         """
         instance = Instance()
         try:
-            job = self._store.open(None)
+            job = await self._store.open(None)
         except EchoError as error:
             async for _ in chunks:
                 continue

@@ -63,18 +63,20 @@ def study_routes(store: ClipStore, study_max_bytes: int) -> APIRouter:
         if not entries:
             raise BadRequestError("a study needs at least one file")
         are_over = await _wait(store, entries, wait_s)
-        document = {"id": study, "clips": [await entry_json(each) for each in entries]}
+        document = {"id": study, "clips": [await entry_json(store, each) for each in entries]}
         headers = {"Location": f"/v1/studies/{study}"}
         return JSONResponse(document, 200 if wait_s > 0 and are_over else 202, headers)
 
     @router.get("/{study}")
     async def state(study: str) -> dict[str, Any]:
         """The states of a study's clips."""
+        await store.refresh()
         return {"id": study, "clips": [job.to_json() for job in jobs_of(store, study)]}
 
     @router.delete("/{study}", status_code=204)
     async def delete(study: str) -> None:
         """Forget all clips of a study and what was made of them."""
+        await store.refresh()
         for job in jobs_of(store, study):
             await store.delete(job.id)
 
@@ -138,7 +140,7 @@ class Intake:
     async def _file(self, chunks: AsyncIterator[bytes]) -> list[Job | EchoError]:
         """Take in one file, all clips of it where it is a zip."""
         try:
-            job = self._store.open(None, study=self._study)
+            job = await self._store.open(None, study=self._study)
         except EchoError as error:
             return [error]
         try:
@@ -170,7 +172,7 @@ class Intake:
     async def _member(self, file: Path) -> Job | EchoError:
         job = None
         try:
-            job = self._store.open(None, study=self._study)
+            job = await self._store.open(None, study=self._study)
             shutil.move(file, job.upload)
             await self._store.submit(job, "study")
         except EchoError as error:
@@ -195,7 +197,7 @@ async def _wait(
     return all([await store.wait(job, max(0.0, until_s - loop.time())) for job in jobs])
 
 
-async def entry_json(entry: tuple[int, Job | EchoError]) -> dict[str, Any]:
+async def entry_json(store: ClipStore, entry: tuple[int, Job | EchoError]) -> dict[str, Any]:
     """A clip's state, its result where it is there, or why it was refused."""
     place, each = entry
     if isinstance(each, EchoError):
@@ -208,5 +210,6 @@ async def entry_json(entry: tuple[int, Job | EchoError]) -> dict[str, Any]:
         }  # fmt: skip
     result = None
     if each.state == "done":
-        result = json.loads(await asyncio.to_thread(each.result_file().read_bytes))
+        path = await store.result_file(each)
+        result = json.loads(await asyncio.to_thread(path.read_bytes))
     return {"file": place, **each.to_json(), "result": result}

@@ -24,13 +24,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
+def redis_server(folder: Path, *options: str, port: int | None = None) -> Iterator[str]:
     """Run a Redis as long as the block lasts; yields its address."""
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed")
-    port = free_port()
-    command = [program, "--port", str(port), "--save", "", "--dir", str(folder)]
+    port = port or free_port()
+    command = [program, "--port", str(port), "--save", "", "--dir", str(folder), *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield f"redis://127.0.0.1:{port}/0"

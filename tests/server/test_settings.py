@@ -111,3 +111,11 @@ def test_nobody_takes_instances_from_the_world_without_knowing_the_senders(
     else:
         with pytest.raises(SettingsError, match="GDKVM_DICOM"):
             load_settings("0.0.0.0")
+
+
+def test_clips_are_shared_only_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDKVM_CLIP_SHARE", "/mnt/clips")
+    with pytest.raises(SettingsError, match="GDKVM_SNAPSHOT_STORE"):
+        load_settings()
+    monkeypatch.setenv("GDKVM_SNAPSHOT_STORE", "rediss://redis.internal/0")
+    assert load_settings().clip_share == "/mnt/clips"

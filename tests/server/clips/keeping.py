@@ -45,7 +45,7 @@ class Keeper:
         return self.clip + bytes(2 * number)
 
     async def submit(self, content: bytes | None = None) -> Job:
-        job = self.store.open(None)
+        job = await self.store.open(None)
         job.upload.write_bytes(self.clip if content is None else content)
         await self.store.submit(job, "test")
         return job
@@ -66,4 +66,13 @@ class Keeper:
         return count
 
     def folders(self) -> set[str]:
-        return {path.name for path in self.settings.clip_dir.glob("c_*")}
+        return {path.name for path in self.shared_folder.glob("c_*")}
+
+    @property
+    def shared_folder(self) -> Path:
+        """Where clips are kept, its own folder where it shares none."""
+        return Path(self.settings.clip_share or self.settings.clip_dir)
+
+    def files_kept(self, job: Job) -> set[str]:
+        """Of one clip, as they are called where they are kept."""
+        return {path.name for path in (self.shared_folder / job.id).iterdir()}

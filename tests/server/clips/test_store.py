@@ -8,6 +8,7 @@ import pytest
 import server.clips.work
 from model import EchoError
 from server.clips import MAKERS
+from server.clips.work import MOST_ATTEMPTS
 from server.errors import (
     AdmissionError,
     NotAvailableError,
@@ -15,16 +16,16 @@ from server.errors import (
     NotFoundError,
     StorageError,
 )
-from server.study import Progress, Study
+from server.study import Progress, Study, analyse_clip
 from tests.server.clips.keeping import COUNT, Keeper
 
 
 async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
     keeper.backend.gate.clear()
-    job = keeper.store.open("A4C")
+    job = await keeper.store.open("A4C")
     assert (job.to_json()["state"], job.to_json()["view"]) == ("received", "A4C")
     with pytest.raises(NotFinishedError, match="received"):
-        keeper.store.result(job.id)
+        await keeper.store.result(job.id)
     job.upload.write_bytes(keeper.clip)
     await keeper.store.submit(job, "test")
     await keeper.wait_for_frame()
@@ -37,7 +38,7 @@ async def test_a_clip_goes_from_received_to_done(keeper: Keeper) -> None:
         "id": job.id, "state": "done", "progress": 1.0, "view": "A4C", "study": None,
         "error": None,
     }  # fmt: skip
-    assert keeper.store.result(job.id)["clip"]["frames"] == COUNT
+    assert (await keeper.store.result(job.id))["clip"]["frames"] == COUNT
     assert keeper.metrics.clips.labels("done")._value.get() == 1
 
 
@@ -64,7 +65,7 @@ async def test_a_refused_clip_keeps_its_reason_and_no_file(keeper: Keeper) -> No
     assert job.to_json()["error"]["code"] == "not_a_clip"
     assert job.to_json()["error"]["status"] == 415
     with pytest.raises(EchoError) as refusal:
-        keeper.store.result(job.id)
+        await keeper.store.result(job.id)
     assert refusal.value.code == "not_a_clip"
     assert keeper.folders() == set()
 
@@ -84,28 +85,28 @@ async def test_the_oldest_result_makes_room_for_a_new_one(keeper: Keeper) -> Non
     assert keeper.store.jobs() == jobs[1:]
     assert keeper.folders() == {job.id for job in jobs[1:]}
     with pytest.raises(NotFoundError):
-        keeper.store.result(jobs[0].id)
+        await keeper.store.result(jobs[0].id)
 
 
 async def test_refused_files_never_drive_out_a_result(keeper: Keeper) -> None:
     good = [await keeper.done() for _ in range(3)]
     bad = [await keeper.done(b"rubbish") for _ in range(4)]
     assert keeper.store.jobs() == [*good, *bad[1:]]
-    assert all(keeper.store.result(job.id) for job in good)
-    aborted = keeper.store.open(None)
+    assert all([await keeper.store.result(job.id) for job in good])
+    aborted = await keeper.store.open(None)
     keeper.store.discard(aborted)
-    assert all(keeper.store.result(job.id) for job in good)
+    assert all([await keeper.store.result(job.id) for job in good])
 
 
 async def test_a_store_of_waiting_clips_takes_no_more_and_then_takes_more(keeper: Keeper) -> None:
     keeper.backend.gate.clear()
     jobs = [await keeper.submit() for _ in range(3)]
     with pytest.raises(AdmissionError) as full:
-        keeper.store.open(None)
+        await keeper.store.open(None)
     assert full.value.retryable
     keeper.backend.gate.set()
     await asyncio.wait_for(asyncio.gather(*(job.finished.wait() for job in jobs)), 30)
-    keeper.store.discard(keeper.store.open(None))
+    keeper.store.discard(await keeper.store.open(None))
 
 
 async def test_a_deleted_clip_stops_at_its_next_frame_and_leaves_no_file(keeper: Keeper) -> None:
@@ -128,7 +129,7 @@ async def test_a_deleted_clip_stops_at_its_next_frame_and_leaves_no_file(keeper:
 
 
 async def test_a_clip_deleted_while_it_comes_is_not_worked_on(keeper: Keeper) -> None:
-    job = keeper.store.open(None)
+    job = await keeper.store.open(None)
     await keeper.store.delete(job.id)
     with pytest.raises(NotAvailableError):
         await keeper.store.submit(job, "test")
@@ -167,7 +168,7 @@ async def test_a_full_disk_makes_no_half_file_and_loses_no_result(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     job = await keeper.done()
-    document = keeper.store.result(job.id)
+    document = await keeper.store.result(job.id)
 
     def write_nowhere(path: Path, *_: Any) -> None:
         with path.open("wb") as file, open("/dev/full", "wb", buffering=0) as full:
@@ -179,5 +180,21 @@ async def test_a_full_disk_makes_no_half_file_and_loses_no_result(
         with pytest.raises(StorageError):
             await keeper.store.artefact(job.id, name)
     assert {path.name for path in job.folder.iterdir()} == {"upload", "result.json"}
-    assert keeper.store.result(job.id) == document
+    assert await keeper.store.result(job.id) == document
     assert (await keeper.store.artefact(job.id, name)).is_file()
+
+
+async def test_a_full_disk_is_never_taken_for_a_clip_that_breaks_the_server(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = iter(range(2 * MOST_ATTEMPTS))
+
+    def analyse_where_there_is_room(*given: Any, **named: Any) -> Study:
+        if next(full, None) is not None:
+            raise StorageError("no room")
+        return analyse_clip(*given, **named)
+
+    monkeypatch.setattr("server.clips.desk.RETRY_S", 0.001)
+    monkeypatch.setattr(server.clips.work, "analyse_clip", analyse_where_there_is_room)
+    job = await keeper.done()
+    assert (job.state, job.attempts) == ("done", 1)

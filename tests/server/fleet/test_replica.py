@@ -15,10 +15,27 @@ from server.settings import Settings
 SHARED = "redis://127.0.0.1:6379/0"
 
 
-def test_replicas_take_no_clips_and_the_processors_that_ray_gives() -> None:
-    made = fleet_settings(Settings(snapshot_store=SHARED), 3)
-    assert (made.clips, made.threads) == (False, 3)
+def test_replicas_take_the_processors_that_ray_gives_and_no_port_of_their_own() -> None:
+    made = fleet_settings(Settings(snapshot_store=SHARED, dicom_port=11112), 3)
+    assert (made.threads, made.dicom_port) == (3, None)
     assert fleet_settings(Settings(snapshot_store=SHARED, threads=2), 3).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "given", "share"),
+    [
+        ({}, None, None),
+        ({}, "/mnt/given", "/mnt/given"),
+        ({"clip_share": "s3://told"}, "/mnt/given", "s3://told"),
+        ({"clips": False}, "/mnt/given", None),
+    ],
+)
+def test_replicas_take_clips_where_they_can_keep_them_together(
+    told: dict[str, Any], given: str | None, share: str | None
+) -> None:
+    made = fleet_settings(Settings(snapshot_store=SHARED, **told), None, given)
+    assert made.clips == (share is not None)
+    assert not made.clips or made.clip_share == share
 
 
 @pytest.mark.parametrize("told", [{}, {"snapshot_store": SHARED, "resume_s": 0}])
