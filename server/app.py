@@ -26,7 +26,9 @@ from server.errors import (
     SettingsError,
     SocketGoneError,
     WireCodes,
+    known_codes,
 )
+from server.export.words import known_reasons
 from server.guard import Guard, problem
 from server.ingest import read_sample
 from server.keys import load_keys
@@ -162,6 +164,7 @@ def add_clips(app: FastAPI, store: ClipStore, settings: Settings) -> None:
 def build(settings: Settings) -> Parts:
     """Load the network, test it, and make the rooms for sessions and clips."""
     metrics = Metrics()
+    metrics.foresee(known_codes(), known_reasons())
     tracing = None if settings.trace_frames is None else open_traces(settings.trace_frames)
     predictor = load_predictor(
         settings.model,

@@ -390,3 +390,11 @@ class WireCodes:
     def close_code(cls, error: EchoError) -> int:
         """The websocket close code of an error; 1011 for one that is our fault."""
         return cls.CLOSE.get(error.code, 1011)
+
+
+def known_codes() -> set[str]:
+    """The codes of all errors that this program has loaded."""
+    kinds = [EchoError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return {kind.code for kind in kinds[1:]}

@@ -16,6 +16,15 @@ STAGE_EDGES_S = (
 )  # fmt: skip
 """Edges at one frame period of 60 and of 30 frames per second, so that a bar on either is exact."""
 
+ANSWERS = ("result", "dropped")
+DROP_REASONS = ("replaced", "repeated", "no_picture")
+STARTS = ("new", "resumed")
+EF_STATES = ("measured", "pending", "withheld")
+CLIP_STATES = ("done", "failed")
+DOORS = ("http", "stow", "cstore")
+SNAPSHOT_ENDS = ("saved", "fenced", "failed")
+"""What counters count apart; each begins at 0, or its first count would be no increase."""
+
 LAG_EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 
@@ -31,15 +40,23 @@ class Metrics:
             buckets=STAGE_EDGES_S,
             registry=self.registry,
         )
-        self.frames = self._counter("gdkvm_frames", "Frames answered, by answer.", "answer")
+        self.frames = self._counter(
+            "gdkvm_frames", "Frames answered, by answer.", "answer", ANSWERS
+        )
         self.sessions_opened = self._counter(
-            "gdkvm_sessions_opened", "Sessions, by start.", "start"
+            "gdkvm_sessions_opened", "Sessions, by start.", "start", STARTS
         )
         self.drops = self._counter(
-            "gdkvm_frames_dropped", "Frames answered without a mask, by reason.", "reason"
+            "gdkvm_frames_dropped",
+            "Frames answered without a mask, by reason.",
+            "reason",
+            DROP_REASONS,
         )
         self.ejection_fractions = self._counter(
-            "gdkvm_ejection_fractions", "EF at the end of sessions and clips, by state.", "state"
+            "gdkvm_ejection_fractions",
+            "EF at the end of sessions and clips, by state.",
+            "state",
+            EF_STATES,
         )
         self.withheld = self._counter(
             "gdkvm_ef_withheld", "EF not given at the end, by each of its reasons.", "reason"
@@ -48,9 +65,9 @@ class Metrics:
             "gdkvm_clip_failures", "Clips that could not be read or worked on, by code.", "code"
         )
         self.errors = self._counter("gdkvm_errors", "Errors told to clients, by code.", "code")
-        self.clips = self._counter("gdkvm_clips", "Clips finished, by end.", "state")
+        self.clips = self._counter("gdkvm_clips", "Clips finished, by end.", "state", CLIP_STATES)
         self.clips_received = self._counter(
-            "gdkvm_clips_received", "Clips received whole, by way in.", "door"
+            "gdkvm_clips_received", "Clips received whole, by way in.", "door", DOORS
         )
         self.clip_duplicates = Counter(
             "gdkvm_clip_duplicates",
@@ -60,7 +77,9 @@ class Metrics:
         self.clip_store_bytes = Gauge(
             "gdkvm_clip_store_bytes", "Size of all clips kept.", registry=self.registry
         )
-        self.snapshots = self._counter("gdkvm_snapshots", "Snapshots of sessions, by end.", "end")
+        self.snapshots = self._counter(
+            "gdkvm_snapshots", "Snapshots of sessions, by end.", "end", SNAPSHOT_ENDS
+        )
         self.snapshot_s = Histogram(
             "gdkvm_snapshot_seconds",
             "Time to seal and store one snapshot.",
@@ -86,8 +105,26 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
-    def _counter(self, name: str, description: str, label: str) -> Counter:
-        return Counter(name, description, [label], registry=self.registry)
+    def _counter(
+        self, name: str, description: str, label: str, known: Iterable[str] = ()
+    ) -> Counter:
+        counter = Counter(name, description, [label], registry=self.registry)
+        for value in known:
+            counter.labels(value)
+        return counter
+
+    def foresee(self, codes: Iterable[str], reasons: Iterable[str]) -> None:
+        """Let what may once be counted begin at 0.
+
+        Args:
+            codes: of errors and failures.
+            reasons: why an EF may be withheld.
+        """
+        for code in codes:
+            self.errors.labels(code)
+            self.clip_failures.labels(code)
+        for reason in reasons:
+            self.withheld.labels(reason)
 
     def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
         return Gauge(name, description, list(labels), registry=self.registry)

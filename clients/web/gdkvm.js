@@ -14,8 +14,8 @@
  *     const { ef } = await server.result(id);
  *
  * A stream reconnects by itself and resumes its session: what the server had not answered is sent
- * again, and what it had answered is not counted twice. Works in pages and in workers.
- * See docs/javascript-client.md, and docs/protocol.md for the messages.
+ * again, and so is what a killed server had answered but not saved; no answer is told twice. Works in
+ * pages and in workers. See docs/protocol.md for the messages.
  */
 
 export const SUBPROTOCOL = "gdkvm.v1";
@@ -32,6 +32,7 @@ const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 5000;
 const CLOGGED_BYTES = 1 << 20;
 const WATCH_MS = 500;
+const KEPT_BEATS = 64;
 const FOLLOW_PAUSE_MS = 1000;
 
 /** What went wrong, with the server's stable code and its sentence. */
@@ -104,11 +105,11 @@ export function decodeRuns(counts, [rows, columns]) {
  * One live session.
  *
  * Events: "ready", "result", "dropped", "beat", "summary", "drain" and "error" carry the server's
- * message in `detail`; "state" carries `{state, attempt, reason, waitMs, awayMs, resent}`, with state one of
+ * message in `detail`; "state" carries `{state, attempt, reason, waitMs, awayMs, resent, sentSeq}`, with state one of
  * "connecting", "live", "waiting" (connects again in `waitMs`), "parked" (idle; the next frame connects again),
  * "failed" (will not connect again) and "closed". When it is live again after a cut, `reason` is "resumed" or,
- * where the server kept the session no longer, "restarted"; `awayMs` is how long it was away, and `resent`
- * how many frames were sent once more.
+ * where the server kept the session no longer, "restarted"; `awayMs` is how long it was away, `resent` how many
+ * frames are sent once more, and `sentSeq` the last one that was sent before.
  */
 export class GdkvmStream extends EventTarget {
   #url;
@@ -120,7 +121,15 @@ export class GdkvmStream extends EventTarget {
   #timer = null;
   #watch = null;
   #credits = 1;
-  #unanswered = new Map();
+  #unanswered = new Map(); // by seq: the message, and whether it was answered before
+  #queue = []; // seqs of unanswered frames that this socket has not been sent
+  #kept = new Map(); // answered frames that a killed server would forget
+  #keptBytes = 0;
+  #keepsFrames = false;
+  #sentSeq = null;
+  #toldSeq = -1;
+  #toldBeats = new Map();
+  #isByeSaid = false;
   #heardMs = 0;
   #leftMs = null;
   #wasLive = false;
@@ -130,16 +139,22 @@ export class GdkvmStream extends EventTarget {
   /**
    * @param {string} url such as "ws://127.0.0.1:8000/v1/stream".
    * @param {object} hello the fields of `hello`; `size` ([rows, columns]) is required.
-   * @param {{ticket?: () => Promise<string>, answerWithinMs?: number, mostUnanswered?: number}} options
+   * @param {{ticket?: () => Promise<string>, answerWithinMs?: number, mostUnanswered?: number,
+   *   mostKeptBytes?: number}} options
    *   ticket: asked before each connection, for a server with keys. answerWithinMs: silence, with frames
    *   unanswered, after which the link is taken for cut. mostUnanswered: frames under way, so that a
-   *   slow link delays a picture but never queues many.
+   *   slow link delays a picture but never queues many. mostKeptBytes: of answered frames that are kept in case
+   *   the server is killed before it has saved them; 0 keeps none.
    */
-  constructor(url, hello, { ticket = null, answerWithinMs = 5000, mostUnanswered = 12 } = {}) {
+  constructor(
+    url,
+    hello,
+    { ticket = null, answerWithinMs = 5000, mostUnanswered = 12, mostKeptBytes = 32 << 20 } = {},
+  ) {
     super();
     this.#url = url;
     this.#hello = { policy: "latest", codec: "jpeg", mask_encoding: "contour", ...hello };
-    this.#options = { ticket, answerWithinMs, mostUnanswered };
+    this.#options = { ticket, answerWithinMs, mostUnanswered, mostKeptBytes };
     this.state = "connecting";
     this.#connect();
   }
@@ -147,8 +162,15 @@ export class GdkvmStream extends EventTarget {
   /** Whether a frame sent now would go out: live, room for one more answer, the link not clogged. */
   get canSend() {
     if (this.state !== "live" || this.#socket.bufferedAmount > CLOGGED_BYTES) return false;
+    return this.#queue.length === 0 && this.#hasRoom;
+  }
+
+  /** Frames answered before go alone where a newer one would replace them. */
+  get #hasRoom() {
     const isCredited = this.#hello.policy === "every";
-    return this.#unanswered.size < (isCredited ? this.#credits : this.#options.mostUnanswered);
+    const isAlone = !isCredited && [...this.#unanswered.values()].some(({ isAgain }) => isAgain);
+    const most = isCredited ? this.#credits : this.#options.mostUnanswered;
+    return this.#unanswered.size - this.#queue.length < (isAlone ? 1 : most);
   }
 
   /** How many frames wait for their answer. */
@@ -168,7 +190,8 @@ export class GdkvmStream extends EventTarget {
     if (!this.canSend) return false;
     const message = encodeFrame(payload, { codec: this.#hello.codec, seq, timeUs });
     if (this.#unanswered.size === 0) this.#heardMs = Date.now();
-    this.#unanswered.set(seq, message);
+    this.#unanswered.set(seq, { message, isAgain: false });
+    this.#sentSeq = seq;
     this.#socket.send(message);
     return true;
   }
@@ -177,7 +200,7 @@ export class GdkvmStream extends EventTarget {
   finish() {
     return new Promise((resolve, reject) => {
       this.#finishing = { resolve, reject };
-      if (this.state === "live") this.#say({ type: "bye" });
+      if (this.state === "live") this.#sendQueue();
       else if (this.state === "parked") this.#connect();
       else if (this.state !== "connecting" && this.state !== "waiting") {
         reject(new GdkvmError("closed", "The session is not open."));
@@ -202,7 +225,7 @@ export class GdkvmStream extends EventTarget {
 
   #enter(state, facts = {}) {
     this.state = state;
-    const unknown = { reason: null, waitMs: null, awayMs: null, resent: 0 };
+    const unknown = { reason: null, waitMs: null, awayMs: null, resent: 0, sentSeq: null };
     this.#tell("state", { state, attempt: this.#attempt, ...unknown, ...facts });
   }
 
@@ -245,17 +268,55 @@ export class GdkvmStream extends EventTarget {
 
   #take(message) {
     this.#heardMs = Date.now();
+    const isNews = this.#isNews(message);
     if (message.type === "ready") this.#takeReady(message);
-    if (message.type === "result" || message.type === "dropped") {
-      this.#unanswered.delete(message.seq);
-    }
+    if (message.type === "result" || message.type === "dropped") this.#settle(message);
     if (message.type === "drain") this.#token = message.resume;
     if (message.type === "error") this.#lastError = message;
     if (message.type === "summary") {
       this.#finishing?.resolve(message);
       this.close();
     }
-    this.#tell(message.type, message);
+    if (isNews) this.#tell(message.type, message);
+  }
+
+  /** Whether a message was not told before a server forgot it. */
+  #isNews(message) {
+    if (message.type === "result" || message.type === "dropped") {
+      const isNews = message.seq > this.#toldSeq;
+      this.#toldSeq = Math.max(this.#toldSeq, message.seq);
+      return isNews;
+    }
+    if (message.type === "beat") {
+      const told = this.#toldBeats.get(message.number) ?? -1;
+      this.#toldBeats.set(message.number, Math.max(told, message.revision));
+      this.#toldBeats.delete(message.number - KEPT_BEATS);
+      return message.revision > told;
+    }
+    return true;
+  }
+
+  /** Let go of a frame that was answered, or keep it until a snapshot holds it; then there is room for the next. */
+  #settle(answer) {
+    const frame = this.#unanswered.get(answer.seq);
+    this.#unanswered.delete(answer.seq);
+    if (frame && answer.type === "result" && this.#keepsFrames) {
+      this.#kept.set(answer.seq, frame.message);
+      this.#keptBytes += frame.message.byteLength;
+    }
+    const savedSeq = answer.saved_seq ?? -1;
+    for (const seq of this.#kept.keys()) {
+      if (seq > savedSeq && this.#keptBytes <= this.#options.mostKeptBytes) break;
+      this.#unkeep(seq);
+    }
+    this.#sendQueue();
+  }
+
+  #unkeep(seq) {
+    const message = this.#kept.get(seq);
+    this.#kept.delete(seq);
+    this.#keptBytes -= message.byteLength;
+    return message;
   }
 
   #takeReady(ready) {
@@ -265,13 +326,42 @@ export class GdkvmStream extends EventTarget {
     this.#wasLive = true;
     this.#token = ready.resume;
     this.#credits = ready.credits;
+    this.#keepsFrames = ready.resume_within_s > 0;
     this.#attempt = 0;
     this.#leftMs = null;
-    if (!ready.resumed) this.#unanswered.clear();
+    this.#isByeSaid = false;
+    if (ready.resumed) this.#takeBack(ready.last_seq ?? -1);
+    else this.#beginAnew();
+    this.#queue = [...this.#unanswered.keys()];
     this.#watch = setInterval(() => this.#checkSilence(), WATCH_MS);
-    this.#enter("live", { reason, awayMs, resent: this.#unanswered.size });
-    for (const frame of this.#unanswered.values()) this.#socket.send(frame);
-    if (this.#finishing) this.#say({ type: "bye" });
+    this.#enter("live", { reason, awayMs, resent: this.#queue.length, sentSeq: this.#sentSeq });
+    this.#sendQueue();
+  }
+
+  /** What was answered after the last frame that the server remembers is to be answered again, before the rest. */
+  #takeBack(lastSeq) {
+    const forgotten = [...this.#kept.keys()].filter((seq) => seq > lastSeq);
+    const again = forgotten.map((seq) => [seq, { message: this.#unkeep(seq), isAgain: true }]);
+    this.#unanswered = new Map([...again, ...this.#unanswered]);
+  }
+
+  #beginAnew() {
+    this.#unanswered.clear();
+    this.#kept.clear();
+    this.#keptBytes = 0;
+    this.#toldSeq = -1;
+    this.#toldBeats.clear();
+  }
+
+  /** Send again what waits for it, no more at a time than the server takes without dropping any; then say bye. */
+  #sendQueue() {
+    while (this.#queue.length > 0 && this.#hasRoom) {
+      this.#socket.send(this.#unanswered.get(this.#queue.shift()).message);
+    }
+    if (this.#queue.length === 0 && this.#finishing && !this.#isByeSaid) {
+      this.#isByeSaid = true;
+      this.#say({ type: "bye" });
+    }
   }
 
   #checkSilence() {

@@ -13,7 +13,7 @@ export class LiveView extends EventTarget {
   #worker;
   #originUs = null;
   #late = []; // what was under way when the picture was frozen
-  #toCome = null; // frames sent again after a cut whose answers are still to come
+  #sentSeq = null; // the last frame sent before a cut, until one after it is answered
 
   /**
    * @param {import("./sources.js").Source} source
@@ -48,14 +48,14 @@ export class LiveView extends EventTarget {
   }
 
   #take(message) {
-    if (message.type === "answer" || message.type === "dropped") this.#markResumed(message.result);
+    if (message.type === "answer") this.#markResumed(message.result);
     if (message.type === "answer") this.#takeAnswer(message);
     else if (message.type === "picture") this.#showPlain(message.picture);
     else {
       if (message.type === "ready") this.#takeReady(message.detail);
       if (message.type === "beat") this.#takeBeat(message.detail);
       if (message.type === "dropped") this.dropped += 1;
-      if (message.type === "state" && message.detail.reason === "resumed") this.#toCome = message.detail.resent;
+      if (message.type === "state" && message.detail.reason === "resumed") this.#sentSeq = message.detail.sentSeq;
       this.#tell(message.type, message.detail);
     }
   }
@@ -68,18 +68,16 @@ export class LiveView extends EventTarget {
     if (ready.resumed) return;
     this.history = [];
     this.#late = [];
+    this.#sentSeq = null;
     this.beats.clear();
     this.resumedAt = [];
   }
 
   /** Note on the curve where it goes on: at the first frame that was not sent before the cut. */
   #markResumed(result) {
-    if (this.#toCome === null) return;
-    if (this.#toCome > 0) this.#toCome -= 1;
-    else if (result) {
-      this.resumedAt.push(this.#secondsOf(result));
-      this.#toCome = null;
-    }
+    if (this.#sentSeq === null || result.seq <= this.#sentSeq) return;
+    this.resumedAt.push(this.#secondsOf(result));
+    this.#sentSeq = null;
   }
 
   #secondsOf(result) {

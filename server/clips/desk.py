@@ -60,6 +60,8 @@ class Desk:
             return  # the server stops; the next run takes it up
         self._metrics.clips.labels(job.state).inc()
         code = job.error.code if job.error else None
+        if code is not None:
+            self._metrics.clip_failures.labels(code).inc()
         logger.info("clip ends", extra={"clip": job.id, "state": job.state, "code": code})
         job.finished.set()
 

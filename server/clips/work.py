@@ -57,7 +57,7 @@ class Works:
         Args:
             ledger: keeps the clips and their files.
             predictor: the network.
-            metrics: counts duplicates.
+            metrics: counts duplicates, and EF by state.
             settings: bounds of what is read, and the key of made-up names.
             leaving: set once the server stops.
         """
@@ -132,6 +132,8 @@ class Works:
             )  # fmt: skip
         job.seen_view = study.document["clip"]["view"]
         write_whole(job.folder / RESULT, json.dumps(study.document).encode())
+        ef = study.document["ef"]
+        self._metrics.count_ef(ef["state"], ef["reasons"])
 
     def _settle(self, job: Job, error: EchoError | None) -> None:
         """Write down how a clip ended, then say so."""

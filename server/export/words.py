@@ -105,6 +105,11 @@ class EjectionFigures(Protocol):
     def reasons(self) -> Sequence[str]: ...  # noqa: D102
 
 
+def known_reasons() -> frozenset[str]:
+    """Every reason that has words."""
+    return frozenset(_REASONS)
+
+
 def reason_in_words(code: str) -> str:
     """Say one reason; a code that is not known here is read out."""
     return _REASONS.get(code, code.replace("_", " "))

@@ -1,10 +1,11 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from gdkvm_client import (
     BusyError,
@@ -24,7 +25,7 @@ from gdkvm_client import (
     stream_blocking,
 )
 from gdkvm_client.stream import Pace
-from server.protocol import Drain, ErrorMessage
+from server.protocol import Drain, ErrorMessage, parse_frame
 from tests.clients.conftest import ScriptedServer, mask_of
 
 SIZE = (16, 24)
@@ -94,6 +95,33 @@ async def test_after_a_cut_the_session_goes_on_and_no_answer_is_missing(
     events = await collect(scripted, 30)
     assert seqs(events) == list(range(30))
     assert [hello.resume for hello in scripted.hellos] == [None, "token", "token"]
+
+
+async def test_what_a_killed_server_forgot_goes_again_one_by_one_where_newer_frames_replace(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accompanied = []
+
+    async def answer(socket: ServerConnection, hello: Hello) -> None:
+        is_first = len(scripted.hellos) == 1
+        async for message in socket:
+            if isinstance(message, str):
+                await socket.send(scripted.summary().to_json())
+                return
+            header, _ = parse_frame(message)
+            if is_first and header.seq == 5:
+                socket.transport.abort()
+                return
+            if not is_first and header.seq < 5:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(socket.recv(), 0.1)
+                    accompanied.append(header.seq)
+            await socket.send(scripted.result(header.seq, header.time_us, hello.size))
+
+    monkeypatch.setattr(scripted, "answer", answer)
+    events = await collect(scripted, 12, Hello(SIZE, policy="latest"))
+    assert seqs(events) == list(range(12))
+    assert accompanied == []
 
 
 async def test_a_draining_server_is_left_and_the_session_goes_on(scripted: ScriptedServer) -> None:

@@ -187,3 +187,156 @@ def test_the_end_is_the_servers_summary() -> None:
         """
     )
     assert told == [{"type": "bye"}, 3, "closed"]
+
+
+KEEPS = "const keeps = { resume_within_s: 60 };"
+
+
+def test_after_a_kill_the_answered_frames_that_were_not_saved_come_before_the_unanswered() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const stream = open({ policy: "every" });
+        const first = await next(1);
+        first.ready({ ...keeps, credits: 3 });
+        const send = (socket, seq) => stream.send(frame, { seq });
+        const result = (socket, seq, saved_seq) => socket.say({ type: "result", seq, saved_seq });
+        for (const seq of [0, 1, 2]) send(first, seq);
+        result(first, 0, null);
+        result(first, 1, null);
+        send(first, 3);
+        send(first, 4);
+        result(first, 2, 0);
+        first.cut();
+        const second = await next(2);
+        second.ready({ ...keeps, credits: 3, resumed: true, last_seq: 0 });
+        const atOnce = [...second.seqs];
+        const { resent, sentSeq } = states.at(-1);
+        const canSend = [stream.canSend];
+        result(second, 1, 0);
+        canSend.push(stream.canSend);
+        result(second, 2, 0);
+        canSend.push(stream.canSend);
+        tell([atOnce, second.seqs, resent, sentSeq, canSend]);
+        """
+    )
+    # No more than the credits are under way at any time.
+    assert told == [[1, 2, 3], [1, 2, 3, 4], 4, 4, [False, False, True]]
+
+
+def test_where_newer_frames_replace_those_that_wait_each_is_sent_again_alone() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const stream = open({ policy: "latest" });
+        const first = await next(1);
+        first.ready(keeps);
+        for (const seq of [0, 1, 2, 3, 4]) stream.send(frame, { seq });
+        first.say({ type: "result", seq: 0, saved_seq: null });
+        first.say({ type: "dropped", seq: 1 });
+        first.say({ type: "result", seq: 2, saved_seq: null });
+        first.cut();
+        const second = await next(2);
+        second.ready({ ...keeps, resumed: true, last_seq: null });
+        const seen = [[[...second.seqs], stream.canSend]];
+        for (const seq of [0, 2]) {
+          second.say({ type: "result", seq, saved_seq: null });
+          seen.push([[...second.seqs], stream.canSend]);
+        }
+        tell(seen);
+        """
+    )
+    assert told == [[[0], False], [[0, 2], False], [[0, 2, 3, 4], True]]
+
+
+def test_what_was_told_before_a_kill_is_not_told_again() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const stream = open({ policy: "every" });
+        const heard = [];
+        for (const type of ["result", "beat"]) {
+          stream.addEventListener(type, ({ detail: { seq, number, run } }) => {
+            heard.push([type, seq ?? number, run]);
+          });
+        }
+        const answer = (socket, seq, run) => {
+          socket.say({ type: "result", seq, saved_seq: null, run });
+        };
+        const beat = (socket, number, revision, run) => {
+          socket.say({ type: "beat", number, revision, run });
+        };
+        const first = await next(1);
+        first.ready(keeps);
+        for (const seq of [0, 1]) stream.send(frame, { seq });
+        answer(first, 0, 1);
+        beat(first, 0, 0, 1);
+        first.cut();
+        const second = await next(2);
+        second.ready({ ...keeps, resumed: true, last_seq: null });
+        answer(second, 0, 2);
+        beat(second, 0, 0, 2);
+        answer(second, 1, 2);
+        beat(second, 0, 1, 2);
+        tell(heard);
+        """
+    )
+    assert told == [["result", 0, 1], ["beat", 0, 1], ["result", 1, 2], ["beat", 0, 2]]
+
+
+def test_a_second_kill_while_frames_are_sent_again_loses_none_of_them() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const stream = open({ policy: "latest" });
+        const first = await next(1);
+        first.ready(keeps);
+        for (const seq of [0, 1, 2]) stream.send(frame, { seq });
+        for (const seq of [0, 1, 2]) first.say({ type: "result", seq, saved_seq: null });
+        const end = stream.finish();
+        first.cut();
+        const second = await next(2);
+        second.ready({ ...keeps, resumed: true, last_seq: null });
+        second.say({ type: "result", seq: 0, saved_seq: null });
+        second.cut();
+        const third = await next(3);
+        third.ready({ ...keeps, resumed: true, last_seq: null });
+        third.say({ type: "result", seq: 0, saved_seq: null });
+        const early = third.texts.length;
+        third.say({ type: "result", seq: 1, saved_seq: null });
+        tell([second.seqs, third.seqs, early, third.texts.at(-1)]);
+        """
+    )
+    # Only hello was said before the last of them was sent; then bye.
+    assert told == [[0, 1], [0, 1, 2], 1, {"type": "bye"}]
+
+
+def test_no_more_is_kept_than_was_allowed_and_nothing_for_a_server_that_keeps_nothing() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const seen = [];
+        const cases = [[1, keeps, { mostKeptBytes: 80 }], [3, { resume_within_s: 0 }, {}]];
+        for (const [number, ready, options] of cases) {
+          const stream = open({ policy: "latest" }, options);
+          const first = await next(number);
+          first.ready(ready);
+          for (const seq of [0, 1, 2]) {
+            stream.send(frame, { seq });
+            first.say({ type: "result", seq, saved_seq: null });
+          }
+          first.cut();
+          const second = await next(number + 1);
+          second.ready({ ...ready, resumed: true, last_seq: null });
+          seen.push(states.at(-1).resent);
+        }
+        tell(seen);
+        """
+    )
+    # A message of 36 bytes: two of them have room.
+    assert told == [2, 0]

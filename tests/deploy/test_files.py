@@ -22,10 +22,10 @@ RULES = DEPLOY / "prometheus" / "rules.yml"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 
 
-def tool(name: str) -> str:
+def tool(name: str, why_absent: str) -> str:
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is absent here, and not among what the gate installs")
+        pytest.skip(f"{name} is {why_absent}")
     return found
 
 
@@ -39,7 +39,7 @@ def shown_names() -> set[str]:
 
 
 def test_rules_fire_as_their_examples_say() -> None:
-    promtool = tool("promtool")
+    promtool = tool("promtool", "not installed")
     for command in (["check", "rules", RULES], ["test", "rules", "tests/deploy/rules_test.yml"]):
         done = subprocess.run([promtool, *command], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -56,6 +56,13 @@ def test_every_panel_has_a_query_and_a_place_of_its_own() -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({(p["gridPos"]["x"], p["gridPos"]["y"]) for p in panels}) == len(panels) >= 10
     assert all(target["expr"] for panel in panels for target in panel["targets"])
+
+
+def test_grafana_knows_how_often_prometheus_looks() -> None:
+    folder = DEPLOY / "grafana" / "provisioning" / "datasources"
+    (source,) = [each for file in folder.iterdir() for each in documents(file)[0]["datasources"]]
+    (scraping,) = documents(DEPLOY / "prometheus" / "prometheus.yml")
+    assert source["jsonData"]["timeInterval"] == scraping["global"]["scrape_interval"]
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -118,7 +125,7 @@ def test_compose_mounts_only_what_is_in_the_repository_or_said_to_be_made() -> N
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
-    analyze = tool("systemd-analyze")
+    analyze = tool("systemd-analyze", "absent here, and not among what the gate installs")
     unit = tmp_path / "gdkvm.service"
     text = (DEPLOY / "systemd" / "gdkvm.service").read_text()
     unit.write_text(text.replace("/opt/gdkvm/bin/gdkvm", "/bin/true").replace("User=gdkvm\n", ""))

@@ -1,10 +1,7 @@
-"""A real Prometheus scrapes a real server with its key, and the alert of a stalled engine fires."""
+"""A real Prometheus scrapes a real server with its key, and the alerts of its faults fire."""
 
 import asyncio
 import hashlib
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.server.live import HELLO, Live, beating, live_server
+from tests.deploy.monitoring import prometheus
+from tests.server.live import CRASH, HELLO, Live, beating, flat, live_server
 
-DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
 PATIENCE_S = 120.0
 
 
@@ -27,35 +23,6 @@ def firing(address: str) -> list[str]:
         return []
     alerts: list[dict[str, Any]] = answer["data"]["alerts"]
     return [each["labels"]["alertname"] for each in alerts if each["state"] == "firing"]
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """Run with the shipped configuration until the block ends; its address."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("prometheus is absent, and 100 MB too much for the gate to install")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        place = f"127.0.0.1:{free.getsockname()[1]}"
-    text = (DEPLOY / "prometheus.yml").read_text().replace("gdkvm:8000", target)
-    text = text.replace("/etc/prometheus/gdkvm-key", str(folder / "key")).replace("5s", "1s")
-    (folder / "prometheus.yml").write_text(text)
-    # The shipped rule waits longer than a test should; promtool tests its times.
-    rules = (DEPLOY / "rules.yml").read_text()
-    quick = rules.replace("_seconds > 5\n        for: 10s", "_seconds > 1\n        for: 1s")
-    assert quick != rules
-    (folder / "rules.yml").write_text(quick)
-    command = [
-        program,
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={place}",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        try:
-            yield f"http://{place}"
-        finally:
-            process.terminate()
 
 
 @contextmanager
@@ -82,6 +49,31 @@ async def test_the_alert_of_a_stalled_engine_fires_and_ends(tmp_path: Path) -> N
             await talk.hear()
             await talk.end()
         await until_fires(address, [])
+
+
+async def test_the_alert_of_a_fault_fires_at_the_first_one(tmp_path: Path) -> None:
+    with served(tmp_path) as (live, address):
+        await until_scraped(address)
+        async with live.socket(Authorization="Bearer watch") as talk:
+            await talk.say(HELLO)
+            await talk.hear()
+            await talk.say(flat(0, CRASH))
+            await talk.hear_all()
+        await until_fires(address, ["GdkvmFaults"])
+
+
+async def until_scraped(address: str) -> None:
+    def is_scraped() -> bool:
+        try:
+            answer = httpx.get(f"{address}/api/v1/query", params={"query": "gdkvm_ready"}).json()
+        except (httpx.TransportError, ValueError):
+            return False
+        return bool(answer["data"]["result"])
+
+    deadline = time.monotonic() + PATIENCE_S
+    while not await asyncio.to_thread(is_scraped):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.3)
 
 
 async def until_fires(address: str, alerts: list[str]) -> None:

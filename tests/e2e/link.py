@@ -24,12 +24,15 @@ class Link:
     """Relays connections to one port of this machine.
 
     Attributes:
+        target: the port that it leads to, for connections to come.
         port: where it listens.
         is_dead: nothing is relayed any more, and nobody is told.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, delay_s: float, loss: float) -> None:
+        self.target = target
+        self._delay_s = delay_s
+        self._loss = loss
         self._random = random.Random(7)
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -70,7 +73,11 @@ class Link:
             writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, back}
         was_dead = self.is_dead
         ways = (self._way(reader, back, was_dead), self._way(there, writer, was_dead))
@@ -98,17 +105,17 @@ class Link:
 
         async def collect() -> None:
             while chunk := await reader.read(CHUNK_BYTES):
-                lost = self._random.random() < LOSS
-                await queue.put((loop.time() + DELAY_S + lost * RETRANSMIT_S, chunk))
+                lost = self._random.random() < self._loss
+                await queue.put((loop.time() + self._delay_s + lost * RETRANSMIT_S, chunk))
             await queue.put((loop.time(), b""))
 
         await asyncio.gather(deliver(), collect())
 
 
 @contextmanager
-def bad_link(target: int) -> Iterator[Link]:
+def bad_link(target: int, *, delay_s: float = DELAY_S, loss: float = LOSS) -> Iterator[Link]:
     """Relay to a port of this machine as long as the block lasts."""
-    link = Link(target)
+    link = Link(target, delay_s, loss)
     thread = threading.Thread(target=link.run)
     thread.start()
     try:

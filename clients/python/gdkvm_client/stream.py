@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -279,17 +278,22 @@ class StreamClient:
     async def _catch_up(self) -> None:
         """Send again, no more at a time than the server takes without dropping any."""
         for sent in list(self._unanswered):
-            is_alone = sent.is_again and self.hello.policy == "latest"
-            most = 1 if is_alone else self._limit
             async with self._changed:
-                await self._changed.wait_for(partial(self._has_room, most))
+                await self._changed.wait_for(self._has_room)
                 self._under_way += 1
             await self._put(sent.message)
+        # The next frame is a new one, and could replace the last of them.
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._is_alone())
         if self._is_finishing:
             await self._put(BYE)
 
-    def _has_room(self, most: int) -> bool:
-        return self._under_way < most
+    def _has_room(self) -> bool:
+        return self._under_way < (1 if self._is_alone() else self._limit)
+
+    def _is_alone(self) -> bool:
+        """Whether one answered before is under way, which a newer one would replace."""
+        return self.hello.policy == "latest" and any(sent.is_again for sent in self._unanswered)
 
     async def _reconnect(self) -> tuple[ClientConnection, Ready]:
         deadline = time.monotonic() + self.ready.resume_within_s

@@ -27,12 +27,12 @@ def shown_by(
 
 
 def shown(text: bytes, sample: str) -> dict[str, float]:
-    """The values of a sample, by replica."""
+    """The values of a sample that are not 0, by replica."""
     return {
         each.labels["replica"]: each.value
         for family in text_string_to_metric_families(text.decode())
         for each in family.samples
-        if each.name == sample
+        if each.name == sample and each.value
     }
 
 
