@@ -95,7 +95,8 @@ def fleet(folder: Path, store: str, replicas: int, **settings: object) -> Iterat
     """Serve with so many replicas until the block ends."""
     port = free_port()
     chosen: dict[str, object] = {
-        "snapshot_store": store, "checkpoint_frames": 5, "streams": 1, "capacity_fps": 10_000,
+        "snapshot_store": store, "clip_dir": folder / "clips", "checkpoint_frames": 5,
+        "streams": 1, "capacity_fps": 10_000,
         **settings,
     }  # fmt: skip
     ours = {f"GDKVM_{name.upper()}": str(value) for name, value in chosen.items()}

@@ -5,12 +5,13 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gdkvm_client import ConnectionLostError, Hello, Result, StreamClient
-from server.ingest import read_sample
+from server.ingest import read_sample, sample_path
 from tests.e2e.chaos import AHEAD, Gate, frames_of, play
 from tests.e2e.fleet import Replicas, fleet, redis_server
 from tests.e2e.serving import PATIENCE_S
@@ -24,6 +25,20 @@ def shown_by(served: Replicas) -> int:
     metrics = httpx.get(f"{served.http}/metrics").text
     is_whole = len(set(re.findall(r'gdkvm_ready{replica="(.+?)"}', metrics))) == 2
     return len(httpx.get(f"{served.http}/v1/sessions").json()) if is_whole else -1
+
+
+def measured_once(served: Replicas) -> tuple[str, dict[str, Any]]:
+    """A clip that some replica took and some replica measured: its address and its result."""
+    content = sample_path().read_bytes()
+    answer = httpx.post(
+        f"{served.http}/v1/clips", content=content, params={"wait_s": 60}, timeout=PATIENCE_S
+    )
+    assert answer.status_code == 200, answer.text
+    return f"{served.http}{answer.headers['Location']}", answer.json()
+
+
+def result_at(place: str) -> Any:
+    return httpx.get(f"{place}/result", timeout=PATIENCE_S).json()
 
 
 async def leave_in_order(served: Replicas) -> None:
@@ -50,6 +65,9 @@ async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> N
         await gate.open(FRAMES)
         async with asyncio.timeout(3 * PATIENCE_S):
             undisturbed = await play(served.url, clip, FRAMES, gate)
+            place, result = await asyncio.to_thread(measured_once, served)
+            for _ in range(8):  # whichever replica is asked
+                assert await asyncio.to_thread(result_at, place) == result
             gate = Gate()
             async with asyncio.TaskGroup() as group:
                 players = [
@@ -68,6 +86,7 @@ async def test_sessions_go_on_bit_for_bit_on_other_replicas(tmp_path: Path) -> N
                     served.until, lambda: len(served.pids()) == 2 and not served.pids() & before
                 )
                 await gate.open(FRAMES)
+            assert await asyncio.to_thread(result_at, place) == result
         assert killed in before
         assert all(b"RAY_AUTH_MODE=token" in served.environment(each) for each in served.pids())
         await leave_in_order(served)
