@@ -91,5 +91,8 @@ class Ledger(Protocol):
     def sweeping(self) -> AbstractContextManager[bool]:
         """Be the only server that makes room; yields whether this one is."""
 
+    def leave(self) -> None:
+        """Take nothing more."""
+
     def close(self) -> None:
         """Let go of files and sockets; what this server works on is there for others."""

@@ -23,6 +23,9 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+FORMAT = "1"
+"""Of what is written down; servers that write another one are not to meet."""
+
 PULSE_S = 0.2
 """Between two looks at what other servers did."""
 
@@ -50,6 +53,7 @@ class SharedLedger:
         self._mirror = Mirror(self._records, self.room.folder)
         self.jobs = self._mirror.jobs
         self._working: Job | None = None
+        self._is_leaving = False
         self._woken, self._closing = threading.Event(), threading.Event()
         self._take: Take | None = None
         self._thread = threading.Thread(target=self._pulse, name="clip-pulse", daemon=True)
@@ -91,7 +95,8 @@ class SharedLedger:
                 entry.is_lost = True
 
     def _claim(self) -> None:
-        claimed = self._records.claim(is_idle=self._working is None)
+        is_idle = self._working is None and not self._is_leaving
+        claimed = self._records.claim(is_idle=is_idle)
         if claimed is None:
             return
         name, epoch, changed = claimed
@@ -246,7 +251,7 @@ class SharedLedger:
                 self._working = None
             elif entry is None or not entry.is_arriving:
                 return
-            if entry is not None:
+            if entry is not None and entry.job is job:
                 entry.is_arriving = entry.is_leased = entry.is_lost = False
                 self._mirror.let_go(entry)
         self._woken.set()
@@ -272,8 +277,9 @@ class SharedLedger:
             if is_ours:
                 self.refresh()
                 for name in self._records.to_clear():
-                    self._depot.clear(name)
-                    self._records.cleared(name)
+                    with suppress(StoreError):
+                        self._depot.clear(name)
+                        self._records.cleared(name)
             yield is_ours
 
     def _forget_copies(self) -> None:
@@ -283,6 +289,10 @@ class SharedLedger:
                 if not entry.holds and entry.job.folder.stat().st_mtime < until_s:
                     entry.copies.clear()
                     remove(entry.job.folder)
+
+    def leave(self) -> None:
+        """Take nothing more."""
+        self._is_leaving = True
 
     def close(self) -> None:
         """Give back what this server holds, and remove its copies."""
@@ -308,12 +318,14 @@ def check_share(depot: Depot, records: Records) -> None:
         SettingsError: it is another one.
         StoreError: it cannot be reached, or Redis cannot.
     """
-    ours = secrets.token_hex(8)
+    ours = f"{FORMAT}-{secrets.token_hex(8)}"
     # The mark first: once Redis names a place, its mark is there.
     depot.mark(ours)
     name = records.share(ours)
     if name != ours:
         depot.unmark(ours)
+    if name.partition("-")[0] != FORMAT:
+        raise SettingsError("clips in this Redis are written down by another version of the server")
     if not depot.is_marked(name):
         raise SettingsError(
             "other servers of this Redis keep their clips in another place: GDKVM_CLIP_SHARE must "

@@ -175,6 +175,9 @@ class SqliteLedger:
         with self._lock, _full_disk():
             return self._rows.execute(statement, values).fetchall()
 
+    def leave(self) -> None:
+        """Nothing: what waits is there for the next run."""
+
     def close(self) -> None:
         """Drop half uploads, and let another server have the folder."""
         for job in list(self.jobs.values()):

@@ -354,6 +354,7 @@ class ClipStore:
     def leave(self) -> None:
         """Stop working, and let everybody go who waits; called on the event loop."""
         self._leaving.set()
+        self._ledger.leave()
         self._left.set()
 
     @property

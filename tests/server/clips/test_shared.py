@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from model import EchoError
 from server.clips import Job, Wanted
 from server.clips.depot import Depot
+from server.clips.records import PREFIX
 from server.clips.shared import SharedLedger
 from server.errors import (
     AdmissionError,
@@ -309,6 +311,14 @@ async def test_a_place_that_others_do_not_see_is_refused(pair: Pair, tmp_path: P
             clip_share=str(tmp_path / "elsewhere"),
             snapshot_store=pair[0].settings.snapshot_store,
         )
+
+
+async def test_what_another_version_wrote_is_refused(pair: Pair, tmp_path: Path) -> None:
+    url = pair[0].settings.snapshot_store
+    with redis.Redis.from_url(url) as asked:
+        asked.set(f"{PREFIX}share", "2-0123")
+    with pytest.raises(SettingsError, match="another version"):
+        Keeper(tmp_path, snapshot_store=url, clip_share=pair[0].settings.clip_share)
 
 
 async def test_a_place_need_not_be_a_folder(shared: dict[str, Any], tmp_path: Path) -> None:
