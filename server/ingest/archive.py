@@ -3,7 +3,7 @@
 Members are read by content and never by name; nothing is written under a name from the zip.
 
 Source:
-    PKWARE APPNOTE 6.3.10, sections 4.3.16 (end of central directory) and 4.4.
+    PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16 (ends of the central directory) and 4.4.
 """
 
 import shutil
@@ -30,8 +30,9 @@ from server.ingest.errors import (
 from server.ingest.sniff import SNIFF_BYTES, Kind, sniff
 from server.ingest.window import Window
 
-_END = b"PK\x05\x06"
-_END_BYTES, _MAX_COMMENT_BYTES = 22, 1 << 16
+_END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_END_BYTES, _END_64_BYTES, _LOCATOR_BYTES = 22, 56, 20
+_MAX_COMMENT_BYTES = 1 << 16
 _ENTRY_BYTES = 1024
 """What one directory entry may take on average: its fixed part, its name and some extra."""
 
@@ -51,11 +52,12 @@ def open_archive(file: BinaryIO, limits: IngestLimits) -> Iterator["Archive"]:
     _check_directory(Window(file), limits)
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise UnsafeArchiveError(
             "the zip's directory cannot be read: zip the clip again"
         ) from error
     with archive:
+        _check_count(len(archive.infolist()), limits)
         members = [member for member in archive.infolist() if not member.is_dir()]
         for member in members:
             _check_member(member, limits)
@@ -68,14 +70,40 @@ def open_archive(file: BinaryIO, limits: IngestLimits) -> Iterator["Archive"]:
 
 
 def _check_directory(window: Window, limits: IngestLimits) -> None:
-    """Bound the directory before it is read as a whole."""
+    """Bound the directory, as either of its ends tells of it, before it is read as a whole."""
     start = max(0, window.size - _END_BYTES - _MAX_COMMENT_BYTES)
     tail = window.read_at(start, window.size - start)
     found = tail.rfind(_END)
     if found < 0 or len(tail) - found < _END_BYTES:
         raise TruncatedError("the zip has no end: it was cut short, send the whole file")
-    members, directory_bytes = struct.unpack_from("<HI", tail, found + 10)
-    if members > limits.archive_members or directory_bytes > limits.archive_members * _ENTRY_BYTES:
+    told = [struct.unpack_from("<HI", tail, found + 10), *_large_ends(window, start + found)]
+    for members, directory_bytes in told:
+        _check_count(members, limits)
+        if directory_bytes > limits.archive_members * _ENTRY_BYTES:
+            raise UnsafeArchiveError("the zip's directory is too long: zip the clip again")
+
+
+def _large_ends(window: Window, end: int) -> list[tuple[int, ...]]:
+    """Members and bytes of the directory as ZIP64 tells them, which goes before the plain end.
+
+    Where that record lies its locator says, and its place before the locator, and readers differ in
+    which of the two they believe.
+    """
+    locator = window.read_at(max(0, end - _LOCATOR_BYTES), _LOCATOR_BYTES)
+    if not locator.startswith(_LOCATOR):
+        return []
+    (said,) = struct.unpack_from("<Q", locator, 8)
+    places = (said, max(0, end - _LOCATOR_BYTES - _END_64_BYTES))
+    records = [window.read_at(place, _END_64_BYTES) for place in places]
+    return [
+        struct.unpack_from("<QQ", record, 32)
+        for record in records
+        if record.startswith(_END_64) and len(record) == _END_64_BYTES
+    ]
+
+
+def _check_count(members: int, limits: IngestLimits) -> None:
+    if members > limits.archive_members:
         raise UnsafeArchiveError(
             f"the zip has {members} members, at most {limits.archive_members} are read"
         )
@@ -166,6 +194,8 @@ def _broken_member() -> Iterator[None]:
         OSError,
         NotImplementedError,
         RuntimeError,
+        ValueError,  # a name that is no text, a place beyond any file
+        OverflowError,
     ) as error:
         raise UnsafeArchiveError("a file in the zip is broken: zip the clip again") from error
 

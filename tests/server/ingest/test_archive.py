@@ -171,3 +171,75 @@ def test_a_directory_larger_than_any_honest_one_is_not_even_read(
     struct.pack_into("<I", data, data.rindex(b"PK\x05\x06") + 12, 400 << 20)
     path.write_bytes(data)
     assert refusal_of(path) == "unsafe_archive"
+
+
+def many(path: Path, count: int) -> bytes:
+    return zipped(path, {str(number): b"..." for number in range(count)}).read_bytes()
+
+
+def behind_a_large_end(raw: bytes) -> bytes:
+    """Let ZIP64 records tell of the directory, and the plain end of a small one.
+
+    Source:
+        APPNOTE 6.3.10, sections 4.3.14 (record), 4.3.15 (locator) and 4.3.16 (end).
+    """
+    end = raw.rfind(b"PK\5\6")
+    members, length, start = struct.unpack_from("<HII", raw, end + 10)
+    told = (44, 45, 45, 0, 0, members, members, length, start)
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", *told)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    return raw[:end] + record + locator + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, 100, 0, 0)
+
+
+def with_a_count_of_one(raw: bytes) -> bytes:
+    end = raw.rfind(b"PK\5\6")
+    return raw[: end + 8] + struct.pack("<HH", 1, 1) + raw[end + 12 :]
+
+
+@pytest.mark.parametrize("hide", [behind_a_large_end, with_a_count_of_one])
+def test_members_are_counted_whatever_an_end_of_the_zip_says(
+    tmp_path: Path, hide: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "hidden"
+    path.write_bytes(hide(many(tmp_path / "zip", 201)))
+    assert len(zipfile.ZipFile(path).infolist()) == 201
+    assert refusal_of(path) == "unsafe_archive"
+
+
+def test_a_small_zip_with_a_large_end_opens(tmp_path: Path, dicom: bytes) -> None:
+    path = tmp_path / "streamed"
+    path.write_bytes(behind_a_large_end(zipped(tmp_path / "zip", {"a": dicom}).read_bytes()))
+    with open_clip(path) as clip:
+        assert len(list(clip.frames)) == COUNT
+
+
+def test_a_directory_is_not_read_where_either_end_says_that_it_is_too_long(tmp_path: Path) -> None:
+    raw = behind_a_large_end(many(tmp_path / "zip", 3))
+    record = raw.rfind(b"PK\6\6")
+    path = tmp_path / "long"
+    path.write_bytes(raw[: record + 40] + struct.pack("<Q", 1 << 40) + raw[record + 48 :])
+    with pytest.raises(IngestError, match="directory is too long") as refusal, open_clip(path):
+        pass
+    assert refusal.value.code == "unsafe_archive"
+
+
+def a_name_that_is_no_text(raw: bytes) -> bytes:
+    return raw.replace("é".encode(), b"\xff\xff", 1)
+
+
+def a_place_beyond_any_file(raw: bytes) -> bytes:
+    entry, end = raw.find(b"PK\1\2"), raw.rfind(b"PK\5\6")
+    large = struct.pack("<HHQ", 1, 8, 1 << 63)
+    head = raw[entry : entry + 30] + struct.pack("<H", len(large)) + raw[entry + 32 : entry + 42]
+    written = head + b"\xff" * 4 + raw[entry + 46 : end] + large
+    told = (0, 0, 1, 1, len(written), entry, 0)
+    return raw[:entry] + written + struct.pack("<4s4H2IH", b"PK\5\6", *told)
+
+
+@pytest.mark.parametrize("spoil", [a_name_that_is_no_text, a_place_beyond_any_file])
+def test_a_member_that_the_directory_tells_wrong_of_is_refused(
+    tmp_path: Path, dicom: bytes, spoil: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "spoilt"
+    path.write_bytes(spoil(zipped(tmp_path / "zip", {"é": dicom}).read_bytes()))
+    assert refusal_of(path) == "unsafe_archive"
