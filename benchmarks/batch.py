@@ -94,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "archive"
         make_archive(archive, given.clips, given.broken, given.frames)
-        inputs = list_inputs(str(archive), Path(folder) / "out")
+        inputs = list_inputs(str(archive), str(Path(folder) / "out"))
         cores = os.cpu_count() or 1
         start_s, work_s, expected = plain_loop(inputs, cores)
         refused = sum(row["code"] is not None for row in expected)

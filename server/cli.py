@@ -115,7 +115,10 @@ def batch(
             metavar="INPUT", help="Folder, manifest (.txt, .csv), or a DICOMweb server's address."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of tables; what is there is not done again.")],
+    out: Annotated[
+        str,
+        typer.Option(help="Folder of tables, or s3://…; what is there is not done again."),
+    ],
     view: ViewOption = None,
     model: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
     workers: Annotated[

@@ -49,7 +49,7 @@ HOMES = {
         "server/fleet/board.py",
     ),
     "redis": ("server/snapshots/redis_store.py", "server/clips/records.py", "server/fleet/"),
-    "fsspec": ("server/clips/depot.py",),
+    "fsspec": ("server/clips/depot.py", "server/batch/places.py"),
     "cryptography": ("server/snapshots/seal.py",),
     "typer": ("server/cli.py",),
     "ray": ("server/local_ray.py", "server/batch/flow.py", "server/fleet/"),

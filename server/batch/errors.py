@@ -3,6 +3,7 @@
 EchoError
   BatchError
     ListingError      listing      what to work on cannot be found out
+    PlaceError        place        what the results are written to cannot be reached, or is taken
     FetchError        unreachable  one clip could not be brought here; trying again may help
     WorkerLostError   worker_lost  whatever worked on a clip ended with it
 """
@@ -18,6 +19,12 @@ class ListingError(BatchError):
     """No such folder, manifest or server, or one that does not say what it has."""
 
     code = "listing"
+
+
+class PlaceError(BatchError):
+    """Results cannot be written where they are to be."""
+
+    code = "place"
 
 
 class FetchError(BatchError):

@@ -34,12 +34,12 @@ class Input:
         return self.place.startswith(_WEB)
 
 
-def list_inputs(told: str, out: Path, key: str | None = None) -> list[Input]:
+def list_inputs(told: str, out: str, key: str | None = None) -> list[Input]:
     """Everything that an INPUT of the command line means, each once, in a stable order.
 
     Args:
         told: a folder, a manifest (.txt or .csv), or the address of a DICOMweb server.
-        out: the folder of results; what lies in it is no input.
+        out: the folder of results, or its address; what lies in a folder of results is no input.
         key: for the server, None where it needs none.
 
     Raises:
@@ -49,7 +49,7 @@ def list_inputs(told: str, out: Path, key: str | None = None) -> list[Input]:
     if told.startswith(_WEB):
         found: Iterable[Input] = (Input(url, None, True) for url in search(told, key))
     elif path.is_dir():
-        found = _walk(path.resolve(), out.resolve())
+        found = _walk(path.resolve(), Path(out.removeprefix("file://")).resolve())
     elif path.is_file() and path.suffix.lower() in MANIFESTS:
         found = _read_manifest(path.resolve())
     else:

@@ -1,83 +1,68 @@
-"""The folder of results: Parquet in parts that are there whole or not at all.
+"""The results: Parquet in parts that are there whole or not at all.
 
 A part of beats is written before the part of its clips, and masks before both: what no clip's row
 vouches for is left over from a run that was killed in between, and is made again.
 """
 
-import fcntl
-import os
+import io
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from operator import methodcaller
-from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from server.batch.errors import ListingError
+from server.batch.places import Place
 from server.batch.rows import BEATS, CLIPS, Outcome, Row, masks_name
-from server.errors import storage_errors
 
 CLIPS_FOLDER, BEATS_FOLDER, MASKS_FOLDER = "clips.parquet", "beats.parquet", "masks"
-_PART = "part-*.parquet"
+_PART = "part-"
 
 
 class Parts:
-    """One run's results; locked, since two runs would work on everything twice."""
+    """One run's results."""
 
-    def __init__(self, folder: Path, *, again: bool = False) -> None:
-        """Open the folder, or make it, and see what is there.
+    def __init__(self, place: Place, *, again: bool = False) -> None:
+        """See what is there.
 
         Args:
-            folder: of the results.
+            place: of the results, for this run alone; closed with this.
             again: forget refusals, so that what was refused is worked on anew.
 
         Raises:
-            ListingError: another run works here, or what is there is not ours.
+            ListingError: what is there is not ours.
+            PlaceError: it cannot be reached.
         """
-        self._clips, self._beats = folder / CLIPS_FOLDER, folder / BEATS_FOLDER
-        self._masks = folder / MASKS_FOLDER
-        for each in (self._clips, self._beats):
-            each.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / ".lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise ListingError(f"another run writes to {folder}") from error
+        self._place = place
         self._waiting_clips: list[Row] = []
         self._waiting_beats: list[Row] = []
         self.done: set[str] = set()
         self.refused: Counter[str] = Counter()
+        parts = self._parts(CLIPS_FOLDER)
+        # What a killed run left half done.
+        for name in set(self._parts(BEATS_FOLDER)) - set(parts):
+            place.remove(BEATS_FOLDER, name)
         try:
-            self._clean()
-            for part in sorted(self._clips.glob(_PART)):
-                self._take_up(part, again)
+            for name in parts:
+                self._take_up(name, again)
         except pa.ArrowException as error:
-            self._lock.close()
-            raise ListingError(f"{folder} holds other tables than this command's") from error
-        numbers = [int(part.stem.removeprefix("part-")) for part in self._clips.glob(_PART)]
+            place.close()
+            raise ListingError("the results hold other tables than this command's") from error
+        numbers = [int(name.removeprefix(_PART).partition(".")[0]) for name in parts]
         self._next = max(numbers, default=-1) + 1
 
-    def _clean(self) -> None:
-        """Remove what a killed run left half done."""
-        for leftover in (*self._clips.glob(".*.tmp"), *self._beats.glob(".*.tmp")):
-            leftover.unlink()
-        vouched = {part.name for part in self._clips.glob(_PART)}
-        for part in self._beats.glob(_PART):
-            if part.name not in vouched:
-                part.unlink()
+    def _parts(self, folder: str) -> list[str]:
+        return [name for name in self._place.names(folder) if name.startswith(_PART)]
 
-    def _take_up(self, part: Path, again: bool) -> None:
+    def _take_up(self, name: str, again: bool) -> None:
         """Learn what a part holds."""
-        rows = pq.read_table(part, schema=CLIPS, partitioning=None)
+        rows = pq.read_table(io.BytesIO(self._place.read(CLIPS_FOLDER, name)), schema=CLIPS)
         if again and rows["code"].null_count < len(rows):
             # A refused clip has no beats, so this part's are untouched.
             rows = rows.filter(pc.is_null(rows["code"]))
-            _write(part, partial(pq.write_table, rows))
+            self._place.write(CLIPS_FOLDER, name, partial(pq.write_table, rows))
         self.done.update(rows["input"].to_pylist())
         self.refused.update(code for code in rows["code"].to_pylist() if code is not None)
 
@@ -86,8 +71,8 @@ class Parts:
         place = outcome.clip["input"]
         assert place not in self.done, "one row a clip"
         if outcome.masks is not None:
-            self._masks.mkdir(exist_ok=True)
-            _write(self._masks / masks_name(place), methodcaller("write", outcome.masks))
+            write = methodcaller("write", outcome.masks)
+            self._place.write(MASKS_FOLDER, masks_name(place), write)
         self._waiting_clips.append(outcome.clip)
         self._waiting_beats.extend(outcome.beats)
         self.done.add(place)
@@ -104,30 +89,20 @@ class Parts:
 
         Raises:
             StorageError: the disk is full.
+            PlaceError: the place cannot be reached, or another run writes there.
         """
         if not self._waiting_clips:
             return
-        name = f"part-{self._next:06d}.parquet"
-        with storage_errors():
-            for folder, rows, schema in (
-                (self._beats, self._waiting_beats, BEATS),
-                (self._clips, self._waiting_clips, CLIPS),
-            ):
-                table = pa.Table.from_pylist(rows, schema=schema)
-                _write(folder / name, partial(pq.write_table, table))
+        name = f"{_PART}{self._next:06d}.parquet"
+        for folder, rows, schema in (
+            (BEATS_FOLDER, self._waiting_beats, BEATS),
+            (CLIPS_FOLDER, self._waiting_clips, CLIPS),
+        ):
+            table = pa.Table.from_pylist(rows, schema=schema)
+            self._place.write(folder, name, partial(pq.write_table, table))
         self._next += 1
         self._waiting_clips, self._waiting_beats = [], []
 
     def close(self) -> None:
         """Let another run in."""
-        self._lock.close()
-
-
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Put a file in its place at once, after its bytes are on the disk."""
-    hidden = path.with_name(f".{path.name}.tmp")
-    with hidden.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    hidden.replace(path)
+        self._place.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from model import EchoError
 from server.clips.room import RESERVE_BYTES
 from server.errors import SettingsError, StorageError, StoreError, storage_errors
 
@@ -62,6 +63,8 @@ class Depot:
             # The address may hold a secret, so it is not repeated.
             raise SettingsError(f"GDKVM_CLIP_SHARE cannot be used: {error}") from error
 
+        self._mark: str | None = None
+
     def _place(self, *names: str) -> str:
         return "/".join((self._root, *names))
 
@@ -83,6 +86,9 @@ class Depot:
         """
         name = f"{path.name}~{secrets.token_hex(_TOKEN_BYTES)}"
         with _our_errors():
+            # A folder that is no longer mounted must not be mistaken for the one that was.
+            if self._is_local and self._mark is not None and not self.is_marked(self._mark):
+                raise StoreError("GDKVM_CLIP_SHARE no longer leads to where clips are kept")
             self._files.makedirs(self._place(clip), exist_ok=True)
             with path.open("rb") as source, self._files.open(self._place(clip, name), "wb") as file:
                 shutil.copyfileobj(source, file, _READ_BYTES)
@@ -140,6 +146,10 @@ class Depot:
         with _our_errors():
             self._files.rm_file(self._place(MARK + name))
 
+    def expect(self, name: str) -> None:
+        """Write nothing from now on where this mark is missing."""
+        self._mark = name
+
     def is_marked(self, name: str) -> bool:
         """Whether a mark is there."""
         with _our_errors():
@@ -151,7 +161,8 @@ def _our_errors() -> Iterator[None]:
     try:
         with storage_errors():
             yield
-    except FileNotFoundError:
+    except (EchoError, FileNotFoundError):
         raise
-    except OSError as error:
+    # Each file system has a library of its own, with errors of its own.
+    except Exception as error:
         raise StoreError("the place where clips are kept cannot be reached; try again") from error

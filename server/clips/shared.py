@@ -331,3 +331,4 @@ def check_share(depot: Depot, records: Records) -> None:
             "other servers of this Redis keep their clips in another place: GDKVM_CLIP_SHARE must "
             "lead all of them to one, or GDKVM_SNAPSHOT_STORE to another database"
         )
+    depot.expect(name)

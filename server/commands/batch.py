@@ -3,12 +3,12 @@
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from model import load_info
 from server.batch.flow import run, start_ray, stop_ray
 from server.batch.inputs import list_inputs
 from server.batch.parts import Parts
+from server.batch.places import open_place
 from server.batch.work import Task
 from server.commands.terminal import Terminal
 
@@ -23,14 +23,14 @@ class BatchRequest:
 
     Attributes:
         told: folder, manifest or DICOMweb address.
-        out: folder of results.
+        out: folder of results, or an address of one.
         workers: processes at once; None takes one a processor, or one a GPU.
         again: what was refused before is worked on anew.
         cluster: address of a Ray cluster, None for this machine.
     """
 
     told: str
-    out: Path
+    out: str
     task: Task
     workers: int | None = None
     again: bool = False
@@ -45,7 +45,7 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
         EchoError: nothing to work on, no weights, or the results cannot be written.
     """
     load_info(request.task.model)
-    parts = Parts(request.out, again=request.again)
+    parts = Parts(open_place(request.out), again=request.again)
     try:
         wanted = list_inputs(request.told, request.out, request.task.key)
         todo = [each for each in wanted if each.place not in parts.done]
@@ -84,6 +84,6 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
             "rows": len(parts.done),
             "refused": refused,
             "refusals": refusals,
-            "out": str(request.out),
+            "out": request.out,
         }
     )

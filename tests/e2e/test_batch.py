@@ -34,14 +34,15 @@ def archive(folder: Path) -> Path:
     return manifest
 
 
-def command(manifest: Path, out: Path) -> list[str]:
-    given = ["batch", str(manifest), "--out", str(out), "--workers", "1", "--masks", "--json"]
+def command(manifest: Path, out: str) -> list[str]:
+    given = ["batch", str(manifest), "--out", out, "--workers", "1", "--masks", "--json"]
     return [sys.executable, "-m", "server.cli", *given]
 
 
 def test_a_killed_run_goes_on_and_every_input_has_exactly_one_row(tmp_path: Path) -> None:
     manifest, out = archive(tmp_path / "archive"), tmp_path / "out"
-    first = subprocess.Popen(command(manifest, out), stdout=subprocess.DEVNULL)
+    # By its address, as an object store would be named, then as the folder that it is.
+    first = subprocess.Popen(command(manifest, f"file://{out}"), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 3 * PATIENCE_S
     # Masks are written as each clip is done, its row a little later: this is between the two.
     while len(list(out.glob("masks/*.npz"))) < 3:
@@ -50,7 +51,7 @@ def test_a_killed_run_goes_on_and_every_input_has_exactly_one_row(tmp_path: Path
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    done = subprocess.run(command(manifest, out), check=True, capture_output=True, text=True)
+    done = subprocess.run(command(manifest, str(out)), check=True, capture_output=True, text=True)
     told = json.loads(done.stdout)
     assert told["inputs"] == told["rows"] == CLIPS + 4
     assert told["refusals"] == {"truncated": 1, "not_a_clip": 1, "unreachable": 1}

@@ -7,7 +7,7 @@ import pytest
 from server.batch.errors import ListingError
 from server.batch.inputs import Input, list_inputs
 
-OUT = Path("elsewhere")
+OUT = "elsewhere"
 
 
 def test_a_folder_means_its_files_but_neither_hidden_ones_nor_the_results(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_a_folder_means_its_files_but_neither_hidden_ones_nor_the_results(tmp_pa
     for name in ("b.dcm", "a/c.dcm", ".hidden", ".git/x", "results/clips.parquet/part"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = list_inputs(str(tmp_path), out)
+    found = list_inputs(str(tmp_path), str(out))
     assert [each.place for each in found] == [str(tmp_path / "a/c.dcm"), str(tmp_path / "b.dcm")]
 
 

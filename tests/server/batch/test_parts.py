@@ -1,13 +1,18 @@
 """Tables that are killed at every moment: a clip has one row or none, and its beats go with it."""
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from server.batch.errors import FetchError, ListingError
+from server.batch.errors import FetchError, ListingError, PlaceError
 from server.batch.parts import Parts
+from server.batch.places import Place, open_place
 from server.batch.rows import BEATS, CLIPS, Outcome, masks_name, refused
 
 
@@ -18,73 +23,120 @@ def outcome(place: str, beats: int = 2) -> Outcome:
     return Outcome(clip, tuple(rows), b"masks of " + place.encode())
 
 
-def column(folder: Path, table: str) -> list[str]:
-    found: list[str] = pq.read_table(folder / table)["input"].to_pylist()
-    return sorted(found)
+@pytest.fixture(params=["{folder}", "file://{folder}", "memory://{folder}"])
+def told(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """What ``--out`` may be: a folder, and addresses that need no other machine."""
+    return str(request.param).format(folder=tmp_path)
 
 
-def test_the_next_run_knows_what_was_flushed_and_nothing_else(tmp_path: Path) -> None:
-    first = Parts(tmp_path)
+def open_parts(told: str, *, again: bool = False) -> Parts:
+    return Parts(open_place(told), again=again)
+
+
+@contextmanager
+def files_at(told: str) -> Iterator[Place]:
+    """A look at what is there, between two runs."""
+    place = open_place(told)
+    yield place
+    place.close()
+
+
+def column(told: str, table: str) -> list[str]:
+    with files_at(told) as place:
+        parts = [io.BytesIO(place.read(table, name)) for name in place.names(table)]
+    return sorted(value for part in parts for value in pq.read_table(part)["input"].to_pylist())
+
+
+def test_the_next_run_knows_what_was_flushed_and_nothing_else(told: str) -> None:
+    first = open_parts(told)
     first.add(outcome("a"))
     first.flush()
     first.add(outcome("b"))
     first.close()
-    second = Parts(tmp_path)
+    second = open_parts(told)
     assert second.done == {"a"}
     second.add(outcome("b"))
     second.flush()
     second.close()
-    assert column(tmp_path, "clips.parquet") == ["a", "b"]
-    assert column(tmp_path, "beats.parquet") == ["a", "a", "b", "b"]
-    assert (tmp_path / "masks" / masks_name("b")).read_bytes() == b"masks of b"
+    assert column(told, "clips.parquet") == ["a", "b"]
+    assert column(told, "beats.parquet") == ["a", "a", "b", "b"]
+    with files_at(told) as place:
+        assert place.read("masks", masks_name("b")) == b"masks of b"
 
 
-def test_beats_that_no_clip_vouches_for_are_dropped(tmp_path: Path) -> None:
-    parts = Parts(tmp_path)
+def test_beats_that_no_clip_vouches_for_are_dropped(told: str) -> None:
+    parts = open_parts(told)
     parts.add(outcome("a"))
     parts.flush()
     parts.add(outcome("b"))
     parts.flush()
     parts.close()
     # As if killed after the beats were in their place, with a third part half written.
-    (tmp_path / "clips.parquet" / "part-000001.parquet").unlink()
-    (tmp_path / "clips.parquet" / ".part-000002.parquet.tmp").write_bytes(b"PAR1 half")
-    again = Parts(tmp_path)
+    with files_at(told) as place:
+        place.remove("clips.parquet", "part-000001.parquet")
+        place.write(
+            "clips.parquet", ".part-000002.parquet.tmp", methodcaller("write", b"PAR1 half")
+        )
+    again = open_parts(told)
     again.close()
     assert again.done == {"a"}
-    assert column(tmp_path, "beats.parquet") == ["a", "a"]
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert column(told, "beats.parquet") == ["a", "a"]
+    with files_at(told) as place, pytest.raises((FileNotFoundError, PlaceError)):
+        place.read("clips.parquet", ".part-000002.parquet.tmp")
 
 
-def test_refusals_are_worked_on_anew_where_wanted(tmp_path: Path) -> None:
-    parts = Parts(tmp_path)
+def test_refusals_are_worked_on_anew_where_wanted(told: str) -> None:
+    parts = open_parts(told)
     parts.add(outcome("a"))
     parts.add(refused("b", FetchError("no answer")))
     parts.flush()
     parts.close()
-    kept = Parts(tmp_path)
+    kept = open_parts(told)
     kept.close()
     assert kept.done == {"a", "b"}
     assert kept.refused == {"unreachable": 1}
-    again = Parts(tmp_path, again=True)
+    again = open_parts(told, again=True)
     assert again.done == {"a"}
     assert not again.refused
     again.add(outcome("b"))
     again.flush()
     again.close()
-    assert column(tmp_path, "clips.parquet") == ["a", "b"]
+    assert column(told, "clips.parquet") == ["a", "b"]
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    parts = Parts(tmp_path)
+    parts = open_parts(str(tmp_path))
     with pytest.raises(ListingError, match="another run"):
-        Parts(tmp_path)
+        open_parts(str(tmp_path))
     parts.close()
-    Parts(tmp_path).close()
+    open_parts(str(tmp_path)).close()
 
 
-def test_other_peoples_tables_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "clips.parquet").mkdir()
-    (tmp_path / "clips.parquet" / "part-000000.parquet").write_bytes(b"not parquet at all")
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_elsewhere_the_last_run_that_began_goes_on_alone(tmp_path: Path, kind: str) -> None:
+    told = f"{kind}://{tmp_path}"
+    first = open_parts(told)
+    first.add(outcome("a"))
+    first.flush()
+    first.add(outcome("b"))
+    second = open_parts(told)
+    with pytest.raises(PlaceError, match="another run"):
+        first.flush()
+    assert second.done == {"a"}
+    second.add(outcome("b"))
+    second.flush()
+    assert column(told, "clips.parquet") == ["a", "b"]
+
+
+def test_other_peoples_tables_are_left_alone(told: str) -> None:
+    with files_at(told) as place:
+        write = methodcaller("write", b"not parquet at all")
+        place.write("clips.parquet", "part-000000.parquet", write)
     with pytest.raises(ListingError, match="other tables"):
-        Parts(tmp_path)
+        open_parts(told)
+
+
+@pytest.mark.parametrize("told", ["nosuch://bucket/out", "file:///proc/here"])
+def test_an_address_that_cannot_be_written_to_is_told_in_words(told: str) -> None:
+    with pytest.raises((ListingError, PlaceError), match=told):
+        open_place(told)

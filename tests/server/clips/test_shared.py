@@ -313,6 +313,19 @@ async def test_a_place_that_others_do_not_see_is_refused(pair: Pair, tmp_path: P
         )
 
 
+async def test_nothing_is_written_where_the_place_was_before_it_was_unmounted(pair: Pair) -> None:
+    here, _ = pair
+    mounted = here.shared_folder.rename(here.shared_folder.with_name("mounted"))
+    here.shared_folder.mkdir()
+    job = await here.store.open(None)
+    job.upload.write_bytes(here.clip)
+    with pytest.raises(StoreError, match="no longer leads"):
+        await here.store.submit(job, "test")
+    assert here.folders() == set()
+    here.shared_folder.rmdir()
+    mounted.rename(here.shared_folder)
+
+
 async def test_what_another_version_wrote_is_refused(pair: Pair, tmp_path: Path) -> None:
     url = pair[0].settings.snapshot_store
     with redis.Redis.from_url(url) as asked:
