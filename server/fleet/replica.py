@@ -1,7 +1,6 @@
 """One replica of a fleet: the application of one server, and what Ray Serve asks of it."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,16 +12,12 @@ from ray import serve
 from server.app import Parts, create_app
 from server.errors import SettingsError
 from server.fleet.board import POST_S, TEXT_TYPE, Board, Posts, families_of, to_listing, to_text
+from server.fleet.leaving import drain_when_told
 from server.fleet.pressure import Pressure
 from server.fleet.shape import fleet_settings
 from server.fleet.tickets import SharedTickets
 from server.log import configure_logging
 from server.settings import load_settings
-
-logger = logging.getLogger(__name__)
-
-WATCH_S = 0.1
-"""Between two looks at whether this replica is to stop."""
 
 
 class Replica:
@@ -132,18 +127,6 @@ def find_stop_flag() -> Callable[[], bool]:
     if not hasattr(inner, "_shutting_down"):
         raise SettingsError(f"replicas cannot be drained with Ray {ray.__version__}")
     return lambda: bool(inner._shutting_down)
-
-
-async def drain_when_told(is_stopping: Callable[[], bool], parts: Parts) -> None:
-    """Wait until this replica is to stop, and let every session leave in order.
-
-    Nobody new is admitted; each session's frame under way is answered, its snapshot stored, its
-    client told ``drain``; then nothing is left that Ray Serve would wait for.
-    """
-    while not is_stopping():  # noqa: ASYNC110 (there is no event to wait for)
-        await asyncio.sleep(WATCH_S)
-    logger.info("replica drains", extra={"sessions": len(parts.roster)})
-    await parts.roster.drain()
 
 
 Ingress = serve.ingress()(Replica)

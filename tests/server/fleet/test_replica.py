@@ -1,16 +1,21 @@
-"""What a fleet must have before it serves, and what a replica says of itself."""
+"""What a fleet must have before it serves, what a replica says of itself, and how it leaves."""
 
+import asyncio
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from server.errors import SettingsError
+from server.errors import DrainingError, SettingsError, WireCodes
 from server.fleet.autoscaler import FleetPolicy
+from server.fleet.leaving import drain_when_told
 from server.fleet.pressure import CAPACITY, LATE_SHARE, SESSIONS, Pressure
 from server.fleet.shape import fleet_settings
 from server.metrics import Metrics
 from server.settings import Settings
+from tests.server.live import beating, live_server
 
 SHARED = "redis://127.0.0.1:6379/0"
 
@@ -85,3 +90,42 @@ def test_the_autoscaler_is_answered_within_its_bounds_and_waits_before_it_shrink
     target, kept = policy(context([1, 1], 2, 170, kept))
     assert target == 2, "the calm was broken"
     assert policy(context([1, 1], 2, 216, kept))[0] == 1
+
+
+async def test_a_fleet_that_shrinks_loses_no_session_and_no_frame(tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"snapshot_store": str(tmp_path / "sessions.sqlite"), "resume_s": 60}
+    with (
+        live_server(tmp_path / "1", **shared) as leaves,
+        live_server(tmp_path / "2", **shared) as stays,
+    ):
+        told = threading.Event()
+        draining = asyncio.run_coroutine_threadsafe(
+            drain_when_told(told.is_set, leaves.server.parts), leaves.loop
+        )
+        async with leaves.talk() as idle, leaves.talk() as busy, leaves.socket() as late:
+            for talk in (idle, busy):
+                await talk.say(beating(0))
+                assert (await talk.hear())["areas_px"]["atrium"] == 1
+            leaves.backend.gate.clear()
+            leaves.backend.entered.clear()
+            await busy.say(beating(1))
+            await asyncio.to_thread(leaves.backend.entered.wait)
+            assert not draining.done()
+            told.set()
+            heard, close = await idle.hear_all()
+            assert [each["type"] for each in heard] == ["drain"]
+            assert close == WireCodes.close_code(DrainingError("")) == 1012
+            await late.say_hello()
+            assert await late.hear_all() == ([], 1012), "nobody new is admitted"
+            leaves.backend.gate.set()
+            heard, _ = await busy.hear_all()
+            assert [each["type"] for each in heard] == ["result", "drain"], "its frame is answered"
+        await asyncio.to_thread(draining.result, 30)
+        assert leaves.server.parts.roster.live == 0
+        for talk, answered in ((idle, 1), (busy, 2)):
+            async with stays.talk(resume=talk.ready["resume"]) as again:
+                assert again.ready["last_seq"] == answered - 1
+                await again.say(beating(answered))
+                # The phantom network counts the frames that its memory has seen.
+                assert (await again.hear())["areas_px"]["atrium"] == answered + 1
+                await again.end()
