@@ -129,8 +129,8 @@ class Mirror:
             elif entry.holds:
                 self._stale.add(record.id)
                 return
-            elif record.changed <= (entry.changed or 0):
-                return
+            elif record.changed < (entry.changed or 0):
+                return  # a look that began before what was written here
             entry.epoch, entry.changed = record.epoch, record.changed
             entry.files = record.files
             _apply(record, entry.job)

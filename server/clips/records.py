@@ -174,7 +174,7 @@ class Records:
         Returns:
             The one that counts; None where the clip was removed.
         """
-        told = self._run("keep", clip, _FILE + name, _kept_text(kept), kept.size_bytes)
+        told = self._run("keep", clip, _FILE + name, _kept_text(kept))
         return None if told is None else _kept_of(told)
 
     def claim(self, *, is_idle: bool) -> tuple[str, int, int] | None:

@@ -1,8 +1,9 @@
 """What Redis does with a clip's record in one step: scripts run there one after the other.
 
-Keys, all after one prefix: ``job:ID`` a hash; ``queue`` clips that wait, by number; ``leases``
-clips that come or are worked on, by the end of their lease; ``changed`` all clips, by their last
-change; ``trash`` clips that are forgotten while their files may still be there.
+Keys, all after one prefix: ``job:ID`` a hash, whose ``size`` counts while the clip waits; ``queue``
+clips that wait, by number; ``leases`` clips that come or are worked on, by the end of their lease;
+``changed`` all clips, by their last change; ``trash`` clips that are forgotten while their files
+may still be there.
 """
 
 _COMMON = """
@@ -73,12 +74,9 @@ return {'ok', epoch, touch(id)}
 KEEP = (
     _COMMON
     + """
-local id, name, kept, size = unpack(ARGV)
+local id, name, kept = unpack(ARGV)
 if redis.call('EXISTS', job(id)) == 0 then return nil end
-if redis.call('HSETNX', job(id), name, kept) == 1 then
-  redis.call('HINCRBY', job(id), 'size', size)
-  touch(id)
-end
+if redis.call('HSETNX', job(id), name, kept) == 1 then touch(id) end
 return redis.call('HGET', job(id), name)
 """
 )

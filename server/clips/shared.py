@@ -100,13 +100,13 @@ class SharedLedger:
         if claimed is None:
             return
         name, epoch, changed = claimed
-        if self._entry(name) is None:
-            self.refresh()
+        self.refresh()
         with self._mirror.guard:
             entry = self._entry(name)
             if entry is None:
                 return
-            entry.epoch, entry.changed = epoch, changed
+            if changed > (entry.changed or 0):  # it came in here, and is still held for that
+                entry.epoch, entry.changed = epoch, changed
             entry.is_leased, entry.is_lost = True, False
             entry.holds += 1
             entry.job.folder.mkdir(mode=0o700, exist_ok=True)

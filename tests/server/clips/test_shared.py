@@ -131,6 +131,45 @@ async def test_corrections_from_both_sides_all_count_and_a_stale_one_is_refused(
         await there.store.edit(job.id, Wanted(0, None, frozenset([3]), None))
 
 
+@contextmanager
+def looking_when_told(keeper: Keeper) -> Iterator[SharedLedger]:
+    """One more server's ledger, which does nothing by itself."""
+    ledger = SharedLedger(keeper.settings, str(keeper.settings.clip_share))
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+async def test_who_takes_a_clip_knows_all_that_was_written_of_it(pair: Pair) -> None:
+    here, there = pair
+    with looking_when_told(here) as third, taking_nothing(here), taking_nothing(there):
+        job = await here.store.open(None)
+        third.refresh()
+        assert third.jobs[job.id].state == "received"
+        job.upload.write_bytes(here.clip)
+        await here.store.submit(job, "test")
+        taken: list[Job] = []
+        third._take = taken.append
+        third._claim()
+        assert [(each.id, each.sha256) for each in taken] == [(job.id, job.sha256)]
+        assert third.fetch(taken[0], "upload")
+
+
+async def test_what_is_kept_while_another_corrects_a_clip_is_seen_by_both(pair: Pair) -> None:
+    here, _ = pair
+    job = await here.done()
+    with looking_when_told(here) as third:
+        same = third.jobs[job.id]
+        with third.changing(same):
+            await here.store.artefact(job.id, "masks.npz")
+            third.refresh()
+            third.save(same)
+        third.refresh()
+        assert same.size_bytes == (await seen_by(here, job)).size_bytes
+        assert third.fetch(same, "masks.npz")
+
+
 async def test_equal_bytes_are_answered_from_what_another_found(pair: Pair) -> None:
     here, there = pair
     job = await here.done()
