@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+DRAWS = 2000
+Scores = dict[str, NDArray[np.float64]]
+
 KINDS = ("black", "shadow", "haze", "speckle", "gain", "blur")
 
 
@@ -45,23 +48,47 @@ def volume(mask_HW: NDArray[np.bool_]) -> float:
 
 
 def table(out: Path) -> None:
-    """All that is there as Markdown, means over seeds, and differences to the first row."""
-    names = sorted({p.stem.split("-", 1)[1] for p in out.glob("*.npz")})
+    """All that is there as Markdown: means over seeds, and what ``full`` has beyond the others."""
+    found = read(out)
     columns = ("clean", "bad", *KINDS, "after", "lost", "jitter")
     print("| variant | seeds | " + " | ".join(columns) + " | EF MAE |")
     print("| --- " * (len(columns) + 3) + "|")
-    for name in names:
-        found = [dict(np.load(path)) for path in sorted(out.glob("*.npz")) if _name(path) == name]
+    for name, runs in found.items():
         cells = []
         for column in columns:
-            seeds = [float(np.nanmean(scores[column])) for scores in found]
+            seeds = [float(np.nanmean(scores[column])) for scores in runs.values()]
             spread = f" ±{(max(seeds) - min(seeds)) / 2:.4f}" if len(seeds) > 1 else ""
             cells.append(f"{np.mean(seeds):.4f}{spread}")
-        mae = np.mean([np.nanmean(np.abs(s["ef"] - s["ef_truth"])) for s in found])
-        print(f"| {name} | {len(found)} | " + " | ".join(cells) + f" | {mae:.2f} |")
+        mae = np.mean([np.nanmean(np.abs(s["ef"] - s["ef_truth"])) for s in runs.values()])
+        print(f"| {name} | {len(runs)} | " + " | ".join(cells) + f" | {mae:.2f} |")
     if found:
-        print(f"\njitter of the truth: {np.nanmean(found[0]['jitter_truth']):.4f}")
+        scores = next(iter(next(iter(found.values())).values()))
+        print(f"\njitter of the truth: {np.nanmean(scores['jitter_truth']):.4f}\n")
+    for name, runs in found.items():
+        seeds = sorted(runs.keys() & found.get("full", {}).keys())
+        if seeds and name != "full":
+            told = [
+                f"{column} {difference([(found['full'][k], runs[k]) for k in seeds], column)}"
+                for column in ("clean", "bad", "black", "shadow", "lost")
+            ]
+            print(f"full less {name}: " + ", ".join(told))
 
 
-def _name(path: Path) -> str:
-    return path.stem.split("-", 1)[1]
+def read(out: Path) -> dict[str, dict[int, Scores]]:
+    """Every variant's scores by seed."""
+    found: dict[str, dict[int, Scores]] = {}
+    for path in sorted(out.glob("*.npz"), key=lambda path: path.stem.split("-", 1)[1]):
+        seed, name = path.stem.split("-", 1)
+        found.setdefault(name, {})[int(seed)] = dict(np.load(path))
+    return found
+
+
+def difference(pairs: list[tuple[Scores, Scores]], column: str) -> str:
+    """Mean difference of pairs over seeds and patients, with a 95 % bootstrap over patients."""
+    seeds_SN = np.array([one[column] - other[column] for one, other in pairs])
+    # Some streams have no frame of a kind.
+    each_N = np.nanmean(seeds_SN[:, np.isfinite(seeds_SN).any(axis=0)], axis=0)
+    rng = np.random.default_rng(0)
+    drawn = [np.mean(rng.choice(each_N, len(each_N))) for _ in range(DRAWS)]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return f"{np.mean(each_N):+.4f} ({low:+.4f} to {high:+.4f})"
