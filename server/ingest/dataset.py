@@ -101,20 +101,24 @@ def _inflate(window: Window, offset: int, unpacked: BinaryIO, limits: IngestLimi
     """Unpack a deflated data set, no further than allowed."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     left = limits.file_bytes
-    while not inflater.eof and (packed := window.read_at(offset, _CHUNK_BYTES)):
-        offset += len(packed)
-        while packed:
-            try:
-                piece = inflater.decompress(packed, _CHUNK_BYTES)
-            except zlib.error as error:
-                raise MalformedHeaderError("the deflated data set cannot be unpacked") from error
-            left -= len(piece)
-            if left < 0:
-                raise TooLargeError(
-                    f"the deflated data set unpacks to more than {limits.file_bytes} bytes"
-                )
-            unpacked.write(piece)
-            packed = inflater.unconsumed_tail
+    packed = piece = b""
+    # After the last bytes were read, some of what they stand for may still wait: no more is asked
+    # for at once than a chunk.
+    while not inflater.eof and (packed or piece or offset < window.size):
+        if not packed:
+            packed = window.read_at(offset, _CHUNK_BYTES)
+            offset += len(packed)
+        try:
+            piece = inflater.decompress(packed, _CHUNK_BYTES)
+        except zlib.error as error:
+            raise MalformedHeaderError("the deflated data set cannot be unpacked") from error
+        left -= len(piece)
+        if left < 0:
+            raise TooLargeError(
+                f"the deflated data set unpacks to more than {limits.file_bytes} bytes"
+            )
+        unpacked.write(piece)
+        packed = inflater.unconsumed_tail
     unpacked.flush()
 
 
