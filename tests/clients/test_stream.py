@@ -27,6 +27,7 @@ from gdkvm_client import (
 from gdkvm_client.stream import Pace
 from server.protocol import Drain, ErrorMessage, parse_frame
 from tests.clients.conftest import ScriptedServer, mask_of
+from tests.server.live import until
 
 SIZE = (16, 24)
 
@@ -122,6 +123,70 @@ async def test_what_a_killed_server_forgot_goes_again_one_by_one_where_newer_fra
     events = await collect(scripted, 12, Hello(SIZE, policy="latest"))
     assert seqs(events) == list(range(12))
     assert accompanied == []
+
+
+async def test_what_a_killed_server_forgot_leaves_no_more_under_way_than_there_are_credits(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+
+    async def answer(socket: ServerConnection, hello: Hello) -> None:
+        if len(scripted.hellos) == 1:
+            async for message in socket:
+                assert isinstance(message, bytes)
+                header, _ = parse_frame(message)
+                if header.seq == 11:
+                    socket.transport.abort()
+                    return
+                await socket.send(scripted.result(header.seq, header.time_us, hello.size))
+        while True:  # as many as come before the first answer
+            batch: list[bytes] = []
+            with suppress(TimeoutError):
+                while len(batch) <= scripted.credits:
+                    batch.append(await asyncio.wait_for(socket.recv(decode=False), 0.2))
+            batches.append(len(batch))
+            for each in batch:
+                header, _ = parse_frame(each)
+                await socket.send(scripted.result(header.seq, header.time_us, hello.size))
+
+    monkeypatch.setattr(scripted, "answer", answer)
+    async with StreamClient(scripted.url, Hello(SIZE)) as client:
+        sent = list(frames(13))
+        for frame in sent[:11]:
+            await client.send(frame)
+            await anext(client)
+        scripted.refusals = [ErrorMessage(code="full", message="16 of 16", retryable=True)]
+        await client.send(sent[11])
+        await until(lambda: not scripted.refusals)  # the client is about to come back
+        await client.send(sent[12])
+        assert seqs([await anext(client) for _ in range(2)]) == [11, 12]
+    # 12 frames come again, and the one that waited: in full windows of 4.
+    assert max(batches) == scripted.credits
+
+
+async def test_a_server_with_fewer_credits_is_sent_no_more_than_it_gives(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = []
+
+    async def answer(socket: ServerConnection, _: Hello) -> None:
+        async for message in socket:
+            if len(scripted.hellos) == 1:
+                scripted.credits = 2
+                return socket.transport.abort()
+            assert isinstance(message, bytes)
+            received.append(parse_frame(message)[0].seq)
+        return None
+
+    monkeypatch.setattr(scripted, "answer", answer)
+    async with StreamClient(scripted.url, Hello(SIZE)) as client:
+        first, *others = frames(3)
+        await client.send(first)
+        await until(lambda: len(scripted.hellos) == 2)
+        await client.send(others[0])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.send(others[1]), 0.3)
+    assert received == [0, 1]
 
 
 async def test_a_draining_server_is_left_and_the_session_goes_on(scripted: ScriptedServer) -> None:

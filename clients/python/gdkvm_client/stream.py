@@ -77,7 +77,7 @@ class StreamClient:
         self._address = Address(url, key)
         self._will_resume = will_resume
         self._sending = asyncio.Lock()
-        # Guards what follows; waited on for room, for an event, or for a failure.
+        # Guards what follows; waited on for room, an event, or a failure.
         self._changed = asyncio.Condition()
         self._unanswered: deque[_Sent] = deque()
         # Answered with a result, and not yet in any snapshot.
@@ -99,7 +99,6 @@ class StreamClient:
             GdkvmError: no server there, or its refusal.
         """
         self._socket, self.ready = await open_socket(self._address, self.hello)
-        self._limit = self.ready.credits if self.hello.policy == "every" else LATEST_UNANSWERED
         self._reader = asyncio.create_task(self._read())
         return self
 
@@ -123,16 +122,19 @@ class StreamClient:
         Raises:
             GdkvmError: the session failed.
         """
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: self._failure or len(self._unanswered) < self._limit
-            )
-            self._raise_failure()
-        async with self._sending:
-            message = frame.to_bytes(self.hello.codec)
-            self._unanswered.append(_Sent(frame.seq, message))
-            self._under_way += 1
-            await self._put(message)
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(
+                    lambda: self._failure or len(self._unanswered) < self._limit
+                )
+                self._raise_failure()
+            async with self._sending:
+                # While it waited for the lock, a cut may have put others before it.
+                if len(self._unanswered) < self._limit:
+                    message = frame.to_bytes(self.hello.codec)
+                    self._unanswered.append(_Sent(frame.seq, message))
+                    self._under_way += 1
+                    return await self._put(message)
 
     async def finish(self) -> None:
         """Say that no frame follows; the summary is the last event."""
@@ -145,6 +147,11 @@ class StreamClient:
         async with self._changed:
             self._failure = self._failure or error
             self._changed.notify_all()
+
+    @property
+    def _limit(self) -> int:
+        """Frames under way at most; another server may give other credits."""
+        return self.ready.credits if self.hello.policy == "every" else LATEST_UNANSWERED
 
     def __aiter__(self) -> AsyncIterator[Event]:
         """Iterate over answers and beats, in order, until the summary."""
@@ -229,15 +236,12 @@ class StreamClient:
     def _is_news(self, event: Event) -> bool:
         """Whether an event was not passed on before a server forgot it."""
         if isinstance(event, Result | Dropped):
-            is_news = event.seq > self._told_seq
-            self._told_seq = max(self._told_seq, event.seq)
-            return is_news
+            seq, self._told_seq = self._told_seq, max(self._told_seq, event.seq)
+            return event.seq > seq
         if isinstance(event, Beat):
-            is_news = event.revision > self._told_beats.get(event.number, -1)
-            self._told_beats[event.number] = max(
-                event.revision, self._told_beats.get(event.number, -1)
-            )
-            return is_news
+            told = self._told_beats.get(event.number, -1)
+            self._told_beats[event.number] = max(event.revision, told)
+            return event.revision > told
         return True
 
     def _settle(self, answer: Result | Dropped) -> None:
