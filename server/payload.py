@@ -27,7 +27,10 @@ _UNIT_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 _HEADERS: dict[Codec, tuple[int, ...]] = {"h264": (6, 7, 8, 9), "hevc": (32, 33, 34, 35, 39, 40)}
 """Parameter sets (of video, sequence and picture), delimiter, supplemental information."""
 
-_SEQUENCE_PARAMETERS: dict[Codec, int] = {"h264": 7, "hevc": 33}
+_PARAMETER_SETS: dict[Codec, set[int]] = {"h264": {7, 8}, "hevc": {32, 33, 34}}
+MOST_PARAMETER_SETS = 64
+"""Kept for a decoder elsewhere; an encoder has a few, and may change them now and then."""
+
 _REFRESH: dict[Codec, set[int]] = {"h264": {5}, "hevc": {19, 20}}
 """Pictures before which a decoder forgets everything."""
 
@@ -172,13 +175,13 @@ class PacketLog:
     """The packets of a video since the last picture that needs none before it.
 
     Source:
-        Instantaneous decoding refresh and sequence parameter sets: ITU-T H.264 table 7-1, H.265
-        table 7-1.
+        Instantaneous decoding refresh and parameter sets: ITU-T H.264 table 7-1, H.265 table 7-1.
     """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._parameters = b""
+        # As they were seen last, the latest at the end: they may come one by one.
+        self._parameters: dict[bytes, None] = {}
         self._packets: list[bytes] = []
         self._bytes = 0
 
@@ -191,12 +194,12 @@ class PacketLog:
         """Take the next packet in."""
         if self._codec not in _HEADERS:
             return
-        kinds = set(_unit_kinds(self._codec, packet))
-        if _SEQUENCE_PARAMETERS[self._codec] in kinds:
-            self._parameters = _parameter_units(self._codec, packet)
-        elif kinds & _REFRESH[self._codec]:
-            packet = self._parameters + packet
+        units = _units(self._codec, packet)
+        kinds = {kind for kind, _ in units}
+        self._note_parameters(units)
         if kinds & _REFRESH[self._codec]:
+            if not kinds >= _PARAMETER_SETS[self._codec]:
+                packet = b"".join(self._parameters) + packet
             self._packets, self._bytes = [], 0
         self._bytes += len(packet)
         if self._bytes <= KEPT_PACKETS_BYTES:
@@ -204,13 +207,23 @@ class PacketLog:
         else:
             self._packets = []
 
+    def _note_parameters(self, units: list[tuple[int, bytes]]) -> None:
+        for kind, unit in units:
+            if kind in _PARAMETER_SETS[self._codec]:
+                self._parameters.pop(unit, None)
+                self._parameters[unit] = None
+        while (
+            len(self._parameters) > MOST_PARAMETER_SETS
+            or sum(map(len, self._parameters)) > KEPT_PACKETS_BYTES
+        ):
+            del self._parameters[next(iter(self._parameters))]
 
-def _parameter_units(codec: Codec, packet: bytes) -> bytes:
-    """The parameter sets of a packet, each with its start code."""
+
+def _units(codec: Codec, packet: bytes) -> list[tuple[int, bytes]]:
+    """The NAL units of a packet: type, and bytes with a start code and no zeros after them."""
     starts = [match.start() for match in _UNIT_START.finditer(packet)]
-    units = [packet[a:b] for a, b in pairwise([*starts, len(packet)])]
-    kinds = _unit_kinds(codec, packet)
-    return b"".join(u for u, k in zip(units, kinds, strict=True) if k in _HEADERS[codec])
+    units = [packet[a:b].rstrip(b"\0") for a, b in pairwise([*starts, len(packet)])]
+    return list(zip(_unit_kinds(codec, packet), units, strict=True))
 
 
 class _Chunk(NamedTuple):

@@ -178,6 +178,22 @@ def test_a_packet_of_parameter_sets_alone_is_no_picture_and_no_error(
     np.testing.assert_array_equal(alone, whole)
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_another_decoder_goes_on_where_parameter_sets_came_one_by_one(codec: Codec) -> None:
+    first, *others, last = encoded(codec, [scene(shift) for shift in range(4)])
+    units = [b"\0\0\0\1" + unit for unit in re.split(b"\0\0\0?\1", first)[1:]]
+    decoder, other = PayloadDecoder(codec, (ROWS, COLS)), PayloadDecoder(codec, (ROWS, COLS))
+    for packet in [*units, *others]:
+        decoder.luma(memoryview(packet))
+    packets = decoder.packets
+    assert packets is not None
+    other.catch_up(packets)
+    assert other.packets == packets
+    found = other.luma(memoryview(last))
+    assert found is not None
+    np.testing.assert_array_equal(found, decoder.luma(memoryview(last)))
+
+
 WHOLE: dict[Codec, bytes] = {
     "gray8": scene().tobytes(),
     "rgb24": colours().tobytes(),
