@@ -65,10 +65,10 @@ def table(out: Path) -> None:
         scores = next(iter(next(iter(found.values())).values()))
         print(f"\njitter of the truth: {np.nanmean(scores['jitter_truth']):.4f}\n")
     for name, runs in found.items():
-        seeds = sorted(runs.keys() & found.get("full", {}).keys())
-        if seeds and name != "full":
+        shared = sorted(runs.keys() & found.get("full", {}).keys())
+        if shared and name != "full":
             told = [
-                f"{column} {difference([(found['full'][k], runs[k]) for k in seeds], column)}"
+                f"{column} {difference([(found['full'][k], runs[k]) for k in shared], column)}"
                 for column in ("clean", "bad", "black", "shadow", "lost")
             ]
             print(f"full less {name}: " + ", ".join(told))
