@@ -86,7 +86,7 @@ class Ledger(Protocol):
         """See it as others left it, whatever was found here."""
 
     def remove(self, job: Job) -> None:
-        """Forget a clip and its files."""
+        """Forget a clip and its files; whoever is at work on it will notice."""
 
     def sweeping(self) -> AbstractContextManager[bool]:
         """Be the only server that makes room; yields whether this one is."""

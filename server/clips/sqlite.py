@@ -102,7 +102,6 @@ class SqliteLedger:
             wanted = job.folder / RESULT if job.state == "done" else job.upload
             if job.state != "failed" and not wanted.is_file():
                 logger.error("a clip's files are gone", extra={"clip": job.id})
-                del self.jobs[job.id]
                 self.remove(job)
 
     def start(self, take: Take, ended: Take) -> None:
@@ -163,6 +162,8 @@ class SqliteLedger:
 
     def remove(self, job: Job) -> None:
         """Forget a clip and its files."""
+        job.is_deleted = True
+        self.jobs.pop(job.id, None)
         self._run("DELETE FROM clip WHERE id = ?", (job.id,))
         # Whoever is at work on it finds no file any more, and removes what it wrote meanwhile.
         remove(job.folder)

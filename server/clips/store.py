@@ -28,7 +28,6 @@ from server.errors import (
     NotAvailableError,
     NotFoundError,
     StorageError,
-    StoreError,
     storage_errors,
 )
 from server.metrics import Metrics
@@ -79,7 +78,7 @@ class ClipStore:
         if self._ledger.is_remote:
             waiting = metrics.jobs_waiting.labels("clip")
             waiting.set_function(lambda: sum(job.state == "queued" for job in self.jobs()))
-        self._sweeper = Sweeper(self._ledger, settings, metrics, self._forget, self._leaving)
+        self._sweeper = Sweeper(self._ledger, settings, metrics, self._ledger.remove, self._leaving)
         self._desk = Desk(self._ledger, self._works, self._sweeper, metrics, self._leaving, tracing)
 
     def start(self) -> None:
@@ -325,31 +324,21 @@ class ClipStore:
             NotFoundError: no such clip.
         """
         await self.refresh()
-        await asyncio.to_thread(self._forget, self.job(identifier))
+        await asyncio.to_thread(self._ledger.remove, self.job(identifier))
 
     def discard(self, job: Job) -> None:
         """Forget a clip whose upload was refused or broke off, also one deleted meanwhile."""
         if self._ledger.is_remote:
             self._asker.submit(self._give_up, job)
         else:
-            self._forget(job)
+            self._ledger.remove(job)
 
     def _give_up(self, job: Job) -> None:
         try:
-            self._forget(job)
+            self._ledger.remove(job)
         except EchoError as error:
             logger.warning("a refused clip is left to its time", extra={"why": error.code})
             self._ledger.release(job)
-
-    def _forget(self, job: Job) -> None:
-        job.is_deleted = True
-        self._jobs.pop(job.id, None)
-        try:
-            self._ledger.remove(job)
-        except StoreError:
-            job.is_deleted = False
-            self._jobs[job.id] = job
-            raise
 
     def leave(self) -> None:
         """Stop working, and let everybody go who waits; called on the event loop."""
