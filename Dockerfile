@@ -27,11 +27,11 @@ COPY weights weights
 COPY clients clients
 
 FROM build AS build-cpu
-RUN pip install --no-cache-dir '.[tracing]' ./clients/python \
+RUN pip install --no-cache-dir '.[redis,tracing]' ./clients/python \
     && pip uninstall --yes setuptools pip
 
 FROM build AS build-cuda
-RUN pip install --no-cache-dir '.[gpu,tracing]' ./clients/python
+RUN pip install --no-cache-dir '.[gpu,redis,tracing]' ./clients/python
 
 FROM python AS runtime
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/gdkvm gdkvm
