@@ -88,8 +88,19 @@ def ticket_hash(ticket: str) -> str:
 class Pacer:
     """Frame rates of keys: how long to wait after each frame, over all sockets of a key."""
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        now_s: Callable[[], float] = time.monotonic,
+        share: Callable[[str], float] = lambda _: 1.0,
+    ) -> None:
+        """Begin with nothing counted.
+
+        Args:
+            now_s: the clock.
+            share: by the name of a key, which part of its rate is had here, in (0, 1].
+        """
         self._now_s = now_s
+        self._share = share
         self._due_s: dict[str, float] = {}
 
     def count(self, key: ApiKey) -> float:
@@ -103,7 +114,7 @@ class Pacer:
         """
         if key.max_fps is None:
             return 0.0
-        now_s, period_s = self._now_s(), 1 / key.max_fps
+        now_s, period_s = self._now_s(), 1 / (key.max_fps * self._share(key.name))
         due_s = max(now_s, self._due_s.get(key.digest, now_s)) + period_s
         self._due_s[key.digest] = due_s
         return max(0.0, due_s - now_s - BURST_FRAMES * period_s)

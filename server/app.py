@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from model import EchoError, load_predictor
-from server.access import TicketOffice, Tickets
+from server.access import Pacer, TicketOffice, Tickets
 from server.clips import ClipStore
 from server.engine import Engine
 from server.errors import (
@@ -137,7 +137,8 @@ def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastA
     app.state.parts = parts
     tickets = tickets or Tickets()
     ring = load_keys(settings.api_keys_file)
-    app.add_middleware(Guard, keys=ring, tickets=tickets, metrics=parts.metrics)
+    pacer = Pacer(share=parts.roster.share_of)
+    app.add_middleware(Guard, keys=ring, tickets=tickets, metrics=parts.metrics, pacer=pacer)
     add_error_answers(app, parts.metrics)
     app.include_router(access_routes(tickets))
     app.include_router(operation_routes(parts.engine, parts.roster, parts.metrics))

@@ -86,13 +86,13 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, keys: KeyRing, tickets: TicketOffice, metrics: Metrics
+        self, app: ASGIApp, keys: KeyRing, tickets: TicketOffice, metrics: Metrics, pacer: Pacer
     ) -> None:
         self._app = app
         self._keys = keys
         self._tickets = tickets
         self._metrics = metrics
-        self._pacer = Pacer()
+        self._pacer = pacer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""

@@ -92,6 +92,11 @@ class Roster:
         named = (each.holder for each in self._sessions.values() if each.phase == "live")
         return dict(Counter(name for name in named if name is not None))
 
+    def share_of(self, name: str) -> float:
+        """Which part of a key's live sessions is here, in (0, 1]; a session begins with one."""
+        here = sum(each.holder == name and each.phase == "live" for each in self._sessions.values())
+        return max(here, 1) / (max(here, 1) + self.held_elsewhere(name))
+
     @property
     def places(self) -> int:
         """Sessions at USUAL_FPS that would be admitted together, at least one."""

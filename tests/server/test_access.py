@@ -145,6 +145,22 @@ async def test_a_key_holds_as_many_sessions_as_it_may(live: Live) -> None:
         await talk.end()
 
 
+async def test_what_a_key_holds_on_other_replicas_counts_here(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roster = live.server.parts.roster
+    monkeypatch.setattr(roster, "held_elsewhere", {"one": 1, "slow": 3}.__getitem__)
+    async with live.socket(**bearer("one")) as talk:
+        await talk.say(HELLO)
+        heard, code = await talk.hear_all()
+    assert ([each.get("code") for each in heard], code) == (["full"], 1013)
+    async with live.socket(**bearer("slow")) as talk:
+        await talk.say(HELLO)
+        assert (await talk.hear())["type"] == "ready"
+        assert roster.share_of("slow") == 1 / 4
+        await talk.end()
+
+
 def test_frames_above_the_rate_of_a_key_wait_as_the_cell_rate_algorithm_says() -> None:
     now_s = 0.0
     pacer, key = Pacer(lambda: now_s), ApiKey("a", "0" * 64, max_fps=10.0)
@@ -154,6 +170,14 @@ def test_frames_above_the_rate_of_a_key_wait_as_the_cell_rate_algorithm_says() -
     now_s = 100.0
     assert pacer.count(key) == 0
     assert pacer.count(ApiKey("b", "1" * 64)) == 0
+
+
+def test_a_key_that_streams_at_several_replicas_has_its_share_of_its_rate_at_each() -> None:
+    shares = {"a": 0.25}
+    pacer, key = Pacer(lambda: 100.0, shares.__getitem__), ApiKey("a", "0" * 64, max_fps=10.0)
+    waits = [pacer.count(key) for _ in range(7)]
+    # A quarter of ten frames a second: one in 0.4 s, once those let through at once are gone.
+    assert waits[-1] - waits[-2] == pytest.approx(0.4)
 
 
 async def test_a_paced_session_loses_no_frame(live: Live) -> None:
