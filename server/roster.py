@@ -172,13 +172,17 @@ class Roster:
             session = await self._claim(hello, hello.resume, _name(owner.key))
         session.owner = owner
         session.phase = "live"
+        if self.is_draining:
+            # It began to, while the session was looked for.
+            owner.drain()
         return session
 
     def _open(self, hello: Hello, key: ApiKey | None) -> Session:
         self._check_quota(key)
-        self._make_room()
         self._engine.check_rate(hello.fps, self._held_fps())
         session = Session(hello, self._engine.predictor(hello.model))
+        # Nobody makes room for one who is refused for another reason.
+        self._make_room()
         session.holder = _name(key)
         self._sessions[session.token] = session
         return session
@@ -228,6 +232,8 @@ class Roster:
                 _check_fit(stored, hello, holder)
                 if here is None:
                     self._make_room()
+                else:
+                    self._forget(here)
         finally:
             self._claimed.discard(token)
         self._stop_timer(token)
@@ -255,11 +261,12 @@ class Roster:
             await self._end(session)
             return
         session.phase = "parked"
-        self._sessions.pop(session.token)
-        self._sessions[session.token] = session
+        if self._is_here(session):
+            self._sessions[session.token] = self._sessions.pop(session.token)
         self._show()
-        if not await self._saver.save(session):
-            # Another process goes on with it.
+        is_ours = await self._saver.save(session)
+        if not (is_ours and self._is_here(session)):
+            # Another process goes on with it, or it had to make room meanwhile.
             self._forget(session)
             return
         loop = asyncio.get_running_loop()
@@ -274,14 +281,21 @@ class Roster:
 
     def _forget(self, session: Session) -> None:
         """Free all that a session holds here; what the store has of it stays there."""
-        self._stop_timer(session.token)
-        self._sessions.pop(session.token, None)
-        self._released.pop(session.token, None)
         if session.witness is not None:
             session.witness.close()
+            session.witness = None
+        if not self._is_here(session):
+            # It was let go of before, and may be here anew, from the store.
+            return
+        self._stop_timer(session.token)
+        del self._sessions[session.token]
+        self._released.pop(session.token, None)
         facts = {"session": session.name, "results": session.results, "dropped": session.dropped}
         logger.info("session ends", extra=facts)
         self._show()
+
+    def _is_here(self, session: Session) -> bool:
+        return self._sessions.get(session.token) is session
 
     def _stop_timer(self, token: str) -> None:
         timer = self._timers.pop(token, None)
