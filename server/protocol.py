@@ -43,7 +43,7 @@ DropReason = Literal["replaced", "repeated", "no_picture"]
 
 Side = Annotated[int, Field(ge=16, le=8192)]
 Corner = Annotated[int, Field(ge=0, le=8191)]
-SpacingMm = Annotated[float, Field(gt=0, le=10)]
+SpacingMm = Annotated[float, Field(ge=0.001, le=10)]
 
 
 class ClientMessage(BaseModel):

@@ -236,6 +236,7 @@ def test_spacing_is_the_length_of_a_step_and_unknown_without_a_calibration() -> 
     assert spacing_of(np.eye(4)) is None
     assert spacing_of(pose(row_mm=20.0)) is None
     assert spacing_of(pose(row_mm=0.0)) is None
+    assert spacing_of(pose(row_mm=1e-9)) is None
 
 
 def test_a_matrix_that_moves_is_the_same_stream_and_another_depth_is_another_one() -> None:

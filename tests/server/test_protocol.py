@@ -116,6 +116,7 @@ def test_bye_is_one_word() -> None:
         ('{"type":"hello","size":[600,800],"colour":1}', MalformedMessageError),
         ('{"type":"hello","size":[600,800],"spacing_mm":[NaN,1]}', MalformedMessageError),
         ('{"type":"hello","size":[600,800],"spacing_mm":[0,1]}', MalformedMessageError),
+        ('{"type":"hello","size":[600,800],"spacing_mm":[10,1e-310]}', MalformedMessageError),
         ('{"type":"hello","size":[600,800],"codec":"bmp"}', MalformedMessageError),
         ('{"type":"zoom"}', UnknownMessageError),
     ],

@@ -76,6 +76,17 @@ def test_a_disc_of_known_size_has_its_area(predictor: Predictor) -> None:
     assert result["lv"]["area_cm2"] == pytest.approx(np.pi * 0.8**2, rel=0.02)
 
 
+@pytest.mark.parametrize("spacing_mm", [(0.001, 0.001), (10.0, 0.001), (0.001, 10.0), (10.0, 10.0)])
+def test_a_frame_of_the_smallest_and_largest_pixels_is_answered(
+    predictor: Predictor, spacing_mm: tuple[float, float]
+) -> None:
+    session = new_session(predictor, spacing_mm=spacing_mm)
+    for seq in range(4):
+        lv = result_of(session.answer(arrival(seq)))["lv"]
+        if lv is not None:
+            assert all(value is not None for value in lv.values())
+
+
 def test_without_spacing_there_are_pixels_and_no_lengths(predictor: Predictor) -> None:
     session = new_session(predictor)
     session.answer(arrival(0))

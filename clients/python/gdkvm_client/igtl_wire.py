@@ -29,7 +29,8 @@ CONNECT_TIMEOUT_S = 10.0
 SAME_SPACING = 1e-3
 """Relative difference up to which two spacings are one; a tracked image's matrix is noisy."""
 
-MOST_SPACING_MM = 10.0
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.001, 10.0
+"""What a server takes; see docs/protocol.md."""
 
 Address = tuple[str, int]
 """Host and port."""
@@ -116,7 +117,7 @@ def spacing_of(pose: NDArray[np.float64]) -> tuple[float, float] | None:
     if np.allclose(pose[:3, :2], np.eye(3)[:, :2]):
         return None
     row_mm, column_mm = (float(np.linalg.norm(pose[:3, axis])) for axis in (1, 0))
-    if not all(0 < mm <= MOST_SPACING_MM for mm in (row_mm, column_mm)):
+    if not all(LEAST_SPACING_MM <= mm <= MOST_SPACING_MM for mm in (row_mm, column_mm)):
         return None
     return row_mm, column_mm
 
