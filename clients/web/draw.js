@@ -85,7 +85,9 @@ export function drawNext(show) {
     while (next) {
       const [picture, frame] = next;
       next = null;
-      show(await createImageBitmap(picture), frame);
+      // One that cannot be decoded is left out: those after it are shown.
+      const image = await createImageBitmap(picture).catch(() => null);
+      if (image) show(image, frame);
     }
     isBusy = false;
   };

@@ -132,6 +132,7 @@ async function takeImage(image, [width, height], timeUs) {
     image, width * left, height * top, cutWidth, cutHeight,
     (canvas.width - shownWidth) / 2, (canvas.height - shownHeight) / 2, shownWidth, shownHeight,
   );
-  const picture = await canvas.convertToBlob(JPEG);
-  send(await picture.arrayBuffer(), picture, Math.round(timeUs));
+  const picture = await canvas.convertToBlob(JPEG).catch(() => null);
+  if (picture) send(await picture.arrayBuffer(), picture, Math.round(timeUs));
+  else skipped += 1; // one that cannot be encoded is left out: those after it are sent
 }
