@@ -66,6 +66,7 @@ export class OutlineEditor {
   #points = [];
   #size = [0, 0];
   #path = null;
+  #turn = 0; // rises whenever points come or go, so that an answer that comes late is known for one
 
   /**
    * @param {(outline: number[][]) => Promise<void>} onSave told the corrected outline.
@@ -86,6 +87,7 @@ export class OutlineEditor {
    * @param {number[][]} outline of [row, column] points, or empty.
    */
   open(image, outline) {
+    this.#turn += 1;
     this.#size = [image.height, image.width];
     this.#points = spread(outline.length > 3 ? outline.slice(0, -1) : this.#ellipse(), HANDLES);
     this.#show(true);
@@ -100,6 +102,7 @@ export class OutlineEditor {
   /** Take the points away. */
   close() {
     if (!this.isOpen) return;
+    this.#turn += 1;
     this.#show(false);
     write("edit-words", "");
     this.#onClose();
@@ -164,15 +167,18 @@ export class OutlineEditor {
   }
 
   async #save() {
+    const turn = this.#turn;
     write("edit-words", "Measuring anew …");
     byId("edit-save").disabled = true;
+    let error = null;
     try {
       await this.#onSave(smooth(this.#points).map((point) => point.map((value) => Math.round(10 * value) / 10)));
-      this.close();
-      write("edit-words", "Measured anew with your outline.");
-    } catch (error) {
-      write("edit-words", spoken(error.message));
+    } catch (caught) {
+      error = caught;
     }
     byId("edit-save").disabled = false;
+    if (this.#turn !== turn) return; // cancelled, or another picture is shown or edited by now
+    if (!error) this.close();
+    write("edit-words", error ? spoken(error.message) : "Measured anew with your outline.");
   }
 }

@@ -92,6 +92,7 @@ export class ResultView {
   #leave() {
     this.#turn += 1;
     this.#editor.close();
+    write("edit-words", ""); // said of the clip before
     this.#player?.close();
     this.#player = this.#id = this.#result = null;
     byId("player").hidden = byId("details").hidden = true;
@@ -236,14 +237,16 @@ export class ResultView {
 
   /** Take the network's own outlines of this frame back. */
   async #undo() {
+    const turn = this.#turn;
     byId("edit-undo").disabled = true;
+    let words = "Measured anew with the network's outlines.";
     try {
       await this.#correct(null);
-      write("edit-words", "Measured anew with the network's outlines.");
     } catch (error) {
-      write("edit-words", spoken(error.message));
+      words = spoken(error.message);
     }
     byId("edit-undo").disabled = false;
+    if (this.#turn === turn) write("edit-words", words);
   }
 
   /** Have the frame that is shown measured anew, unless somebody else corrected the clip meanwhile. */

@@ -51,3 +51,60 @@ def uniform(points: list[list[float]]) -> list[tuple[float, float]]:
     ]
     outline_P2 = np.stack(pieces, axis=1).reshape(-1, 2)
     return [(row, column) for row, column in outline_P2.tolist()]
+
+
+PAGE = """
+    const nodes = new Map();
+    const node = () => ({
+      handlers: {}, dataset: {}, style: {}, hidden: false, disabled: false, textContent: "",
+      addEventListener(type, handler) { this.handlers[type] = handler; },
+      querySelectorAll: () => [], setAttribute() {}, toggleAttribute() {}, replaceChildren() {},
+    });
+    const byId = (id) => nodes.get(id) ?? nodes.set(id, node()).get(id);
+    const hear = { addEventListener() {} };
+    globalThis.document = { ...hear, getElementById: byId, createElementNS: node };
+    globalThis.window = hear;
+    const words = () => byId("edit-words").textContent;
+    const soon = () => new Promise((resolve) => setTimeout(resolve));
+"""
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "is_open", "words"),
+    [
+        ("", False, "Measured anew with your outline."),
+        ("editor.close();", False, ""),
+        ("editor.close(); open();", True, "Drag the points, or move one by the arrow keys."),
+    ],
+)
+def test_an_outline_that_is_saved_late_touches_none_that_is_drawn_by_then(
+    meanwhile: str, is_open: bool, words: str
+) -> None:
+    script = f"""
+        {PAGE}
+        const {{ OutlineEditor }} = await import("./editor.js");
+        let answer = null;
+        const saving = () => new Promise((resolve) => {{ answer = resolve; }});
+        const editor = new OutlineEditor(saving, () => {{}});
+        const square = [[10, 10], [10, 60], [60, 60], [60, 10], [10, 10]];
+        const open = () => editor.open({{ width: 100, height: 100 }}, square);
+        open();
+        byId("edit-save").handlers.click();
+        {meanwhile}
+        answer();
+        await soon();
+        console.log(JSON.stringify([editor.isOpen, words(), byId("edit-save").disabled]));
+    """
+    assert run_node(script) == [is_open, words, False]
+
+
+def test_what_was_said_of_one_clip_is_not_said_of_the_next() -> None:
+    script = f"""
+        {PAGE}
+        const {{ ResultView }} = await import("./result.js");
+        const view = new ResultView({{}}, () => false, () => {{}});
+        byId("edit-words").textContent = "Measured anew with your outline.";
+        view.clear("");
+        console.log(JSON.stringify(words()));
+    """
+    assert run_node(script) == ""
