@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.live import CRASH, Live, beating, flat, live_server
+from tests.server.live import CRASH, Live, beating, flat, live_server, until
 
 KEY = "5a" * 32
 
@@ -46,8 +46,10 @@ async def parked(live: Live, count: int) -> str:
             await talk.say(beating(seq))
             await talk.hear()
         talk.abort()
-    await live.until_parked(talk.ready["session"])
-    return str(talk.ready["resume"])
+    token = str(talk.ready["resume"])
+    # Its timer starts once its snapshot is stored.
+    await until(lambda: token in live.server.parts.roster._timers)
+    return token
 
 
 async def test_of_two_servers_that_hold_a_session_the_one_asked_first_is_fenced(
