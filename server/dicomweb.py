@@ -30,7 +30,10 @@ _REASONS = {
     "storage_full": OUT_OF_RESOURCES,
     "full": OUT_OF_RESOURCES,
     "draining": OUT_OF_RESOURCES,
+    "store_unavailable": OUT_OF_RESOURCES,
+    "overtaken": OUT_OF_RESOURCES,
     "engine_failed": PROCESSING_FAILURE,
+    "engine_dead": PROCESSING_FAILURE,
     "another_study": STUDY_DIFFERS,
 }
 
