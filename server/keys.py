@@ -177,10 +177,19 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 class KeyRing:
     """The keys of one file as it is now; without a file the server is open to its own machine."""
 
-    def __init__(self, path: Path | None, keys: tuple[ApiKey, ...] = ()) -> None:
+    def __init__(
+        self, path: Path | None, keys: tuple[ApiKey, ...] = (), stamp: "Stamp | None" = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            path: of the file, None where there is none.
+            keys: what it held.
+            stamp: of the file before they were read, so that no change since is missed.
+        """
         self._path = path
         self._keys = keys
-        self._stamp = None if path is None else _stamp(path)
+        self._stamp = stamp
 
     @property
     def is_needed(self) -> bool:
@@ -212,7 +221,10 @@ class KeyRing:
             logger.info("keys read", extra={"keys": len(self._keys)})
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+Stamp = tuple[int, int, int]
+
+
+def _stamp(path: Path) -> Stamp | None:
     """What changes when a file does."""
     try:
         facts = path.stat()
@@ -229,10 +241,10 @@ def load_keys(path: Path | None) -> KeyRing:
     """
     if path is None:
         return KeyRing(None)
-    keys = read_keys(path)
+    stamp, keys = _stamp(path), read_keys(path)
     if not keys:
         raise SettingsError("GDKVM_API_KEYS_FILE holds no key: gdkvm keys add NAME makes one")
-    return KeyRing(path, keys)
+    return KeyRing(path, keys, stamp)
 
 
 @contextmanager

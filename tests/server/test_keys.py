@@ -30,6 +30,24 @@ def test_a_digest_is_the_published_sha256() -> None:
     assert digest_of("abc") == expected
 
 
+def test_a_key_revoked_while_a_starting_server_reads_the_file_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{DIGEST} name=revoked\n{OTHER} name=other\n")
+
+    def read(path: Path) -> tuple[ApiKey, ...]:
+        keys = read_keys(path)
+        path.write_text(f"{OTHER} name=other\n")
+        return keys
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.keys.read_keys", read)
+        ring = load_keys(path)
+    assert ring.find(KEY) is None
+    assert ring.find("other") is not None
+
+
 def test_a_line_of_a_digest_alone_opens_everything_without_limits() -> None:
     key = parse_line(DIGEST.upper())
     assert (key.name, key.digest) == (DIGEST[:8], DIGEST)
