@@ -123,7 +123,8 @@ def walk_fragments(pixels: Element, window: Window) -> Fragments:
             raise MalformedHeaderError(f"the pixel data have more than {_MAX_FRAGMENTS} fragments")
         offset += 8 + length
     rest = pieces.pop() if pieces and offset > window.size else None
-    table = window.read_at(*pieces[0])[: 4 * _MAX_FRAGMENTS] if pieces else b""
+    start, length = pieces[0] if pieces else (0, 0)
+    table = window.read_at(start, min(length, 4 * _MAX_FRAGMENTS))
     return Fragments(table, pieces[1:], rest, is_cut=len(head) < 8)
 
 

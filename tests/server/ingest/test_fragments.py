@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from server.ingest import Clip, IngestError, open_clip
+from server.ingest.window import Window
 from tests.server.ingest.making import COUNT, grey_cine, save, ultrasound
 
 
@@ -171,3 +172,21 @@ def test_encapsulated_frames_of_pydicom_itself_are_read(tmp_path: Path) -> None:
         made, tmp_path / "clip", JPEG2000Lossless, encapsulate(frames, fragments_per_frame=3)
     )
     assert np.array_equal(read(path)[1], grey_cine())
+
+
+def test_an_offset_table_of_any_length_is_read_no_further_than_there_may_be_frames(
+    tmp_path: Path, sample_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, frames = jpeg_frames(sample_clip)
+    table = item(b"\0" * (8 << 20))
+    pixels = table + b"".join(item(frame + b"\0" * (len(frame) % 2)) for frame in frames)
+    path = save(made, tmp_path / "clip", JPEGBaseline8Bit, pixels)
+    asked, read_at = [], Window.read_at
+
+    def counted(window: Window, offset: int, length: int) -> bytes:
+        asked.append(length)
+        return read_at(window, offset, length)
+
+    monkeypatch.setattr(Window, "read_at", counted)
+    assert len(read(path)[1]) == len(frames)
+    assert max(asked) <= 1 << 20
