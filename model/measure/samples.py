@@ -21,7 +21,7 @@ class Samples:
 
     Attributes:
         time_ms_T: rising.
-        seq_T: numbers of the frames.
+        seq_T: numbers of the frames, less that of the stream's first.
         is_usable_T: 1 where the frame may be measured, else 0.
         volume_T: volume_index, NaN where not measured; so are the next four.
         area_T: area_px.

@@ -1,7 +1,7 @@
 """One stream's open beat: readings in, beats and a running EF out."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import hypot
 from statistics import median
 from typing import Any, Self
@@ -63,6 +63,8 @@ class Progress:
         looked_ms: time of the last search for beats, None before the first.
         axes: directions of the last frames' long axes, (row, column) of unit length.
         is_finished: True when no frame follows.
+        first_seq: number of the stream's first frame, None before it; samples count from there, or
+            a number such as a time in nanoseconds would lose its last digits.
     """
 
     run: int = 0
@@ -73,6 +75,7 @@ class Progress:
     looked_ms: float | None = None
     axes: list[list[float]] = field(default_factory=list)
     is_finished: bool = False
+    first_seq: int | None = None
 
 
 class BeatTracker:
@@ -102,6 +105,8 @@ class BeatTracker:
         is_usable = reading.lv is not None and reading.quality.state != "fail" and not is_flipped
         self._tally.add(reading.quality.reasons, is_usable)
         self._at.is_finished = False
+        if self._at.first_seq is None:
+            self._at.first_seq = seq
         if not self._log.beats:
             self._ef = None
         time_ms = self._clock.read(seq, time_us)
@@ -109,7 +114,9 @@ class BeatTracker:
             return ()
         beats = self._close_run() if self._is_broken(time_ms) else ()
         if is_usable or len(self._store) > 0:
-            self._store.append(sample_row(time_ms, seq, reading, is_usable, is_flipped=is_flipped))
+            place = seq - self._at.first_seq
+            row = sample_row(time_ms, place, reading, is_usable, is_flipped=is_flipped)
+            self._store.append(row)
         if is_usable:
             self._note_usable(time_ms)
             if self._is_falling(time_ms):
@@ -184,7 +191,8 @@ class BeatTracker:
         tracker = cls()
         tracker._clock = Clock(**clock)
         tracker._tally = FrameTally(**tally)
-        tracker._at = Progress(**at)
+        # An earlier release counted from 0.
+        tracker._at = Progress(**{"first_seq": 0, **at})
         tracker._log.count = count
         tracker._log.beats = [_restored_beat(**each) for each in beats]
         tracker._store.fill_from_text(samples)
@@ -202,6 +210,10 @@ class BeatTracker:
             after_ms=self._log.after_ms(at.run),
             known_ms=() if is_last else self._log.open_ms(at.run),
         )
+        first = at.first_seq or 0
+        cycles = [
+            replace(each, ed_seq=first + each.ed_seq, es_seq=first + each.es_seq) for each in cycles
+        ]
         beats = self._log.take(
             cycles, at.run, at.epoch, is_timed=self._clock.is_timed, is_last=is_last
         )

@@ -1,11 +1,12 @@
 """A stream parked as bytes: it goes on as if nothing had been, and never grows."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from model.errors import StateError
-from model.measure import BeatTracker
+from model.measure import Beat, BeatTracker
 from tests.model.measure.simulation import NOTHING, Heart, frame_times_ms, noisy_readings
 
 
@@ -27,6 +28,29 @@ def test_a_stream_restored_from_bytes_goes_on_identically(cut: int, is_timed: bo
     assert parted.finish() == whole.finish()
     assert parted.ejection_fraction() == whole.ejection_fraction()
     assert parted.to_bytes() == whole.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("first", "step"), [(1_700_000_000_000_000_000, 33_333_333), (2**64 - 271, 1)]
+)
+def test_beats_name_their_frames_however_large_the_numbers(first: int, step: int) -> None:
+    times = frame_times_ms(9.0, 30)
+    readings = noisy_readings(Heart.regular(63, 55), times, 0.03)
+    counted, large = BeatTracker(), BeatTracker()
+    wanted: list[Beat] = []
+    found: list[Beat] = []
+    for index, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
+        if index == 97:
+            large = BeatTracker.from_bytes(large.to_bytes())
+        wanted += counted.push(index, round(time_ms * 1000), reading)
+        found += large.push(first + step * index, round(time_ms * 1000), reading)
+    wanted += counted.finish()
+    found += large.finish()
+    assert len(wanted) > 5
+    assert found == [
+        replace(beat, ed_seq=first + step * beat.ed_seq, es_seq=first + step * beat.es_seq)
+        for beat in wanted
+    ]
 
 
 def test_what_a_stream_keeps_does_not_grow() -> None:
