@@ -266,9 +266,10 @@ export class ResultView {
 
   async #forget() {
     if (!window.confirm("Delete this clip and all that was made of it from the server?")) return;
+    const id = this.#id;
     try {
-      await this.#server.forget(this.#id);
-      window.location.hash = "";
+      await this.#server.forget(id);
+      if (this.#id === id) window.location.hash = ""; // another one may be shown by now
       await this.#onChange();
     } catch (error) {
       this.#notice(error.message);

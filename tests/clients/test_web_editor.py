@@ -108,3 +108,31 @@ def test_what_was_said_of_one_clip_is_not_said_of_the_next() -> None:
         console.log(JSON.stringify(words()));
     """
     assert run_node(script) == ""
+
+
+@pytest.mark.parametrize(("chosen", "shown"), [("", ""), ("c_two", "#c_two")])
+def test_a_clip_that_is_chosen_while_another_is_deleted_stays_shown(
+    chosen: str, shown: str
+) -> None:
+    script = f"""
+        {PAGE}
+        globalThis.window = {{ ...hear, confirm: () => true, location: {{ hash: "#c_one" }} }};
+        const {{ ResultView }} = await import("./result.js");
+        let gone = null;
+        const server = {{
+          result: () => new Promise(() => {{}}),
+          forget: () => new Promise((resolve) => {{ gone = resolve; }}),
+        }};
+        const view = new ResultView(server, () => false, async () => {{}});
+        view.show("c_one", "one");
+        byId("forget").handlers.click();
+        if ("{chosen}") {{
+          window.location.hash = "#{chosen}";
+          view.show("{chosen}", "two");
+        }}
+        gone();
+        await soon();
+        console.log(JSON.stringify(window.location.hash));
+        process.exit(0);
+    """
+    assert run_node(script) == shown
