@@ -15,9 +15,10 @@ import logging
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -263,5 +264,16 @@ def editing(path: Path) -> Iterator[list[str]]:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
+            if path.exists():
+                _keep_readers(descriptor, path)
             os.fsync(descriptor)
         Path(name).replace(path)
+
+
+def _keep_readers(descriptor: int, path: Path) -> None:
+    """Let the server, which may be another user, read what takes a file's place."""
+    facts = path.stat()
+    os.fchmod(descriptor, stat.S_IMODE(facts.st_mode))
+    # Not ours to give away where nobody but the owner edits it.
+    with suppress(PermissionError):
+        os.fchown(descriptor, facts.st_uid, facts.st_gid)

@@ -48,6 +48,20 @@ def test_a_key_revoked_while_a_starting_server_reads_the_file_opens_nothing(
     assert ring.find("other") is not None
 
 
+def test_who_could_read_a_file_of_keys_can_after_it_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, given = tmp_path / "keys", []
+    path.write_text(f"{DIGEST} name=cart\n")
+    path.chmod(0o640)
+    monkeypatch.setattr("os.fchown", lambda _, user, group: given.append((user, group)))
+    with editing(path) as lines:
+        lines.append(f"{OTHER} name=other")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert given == [(path.stat().st_uid, path.stat().st_gid)]
+    assert len(read_keys(path)) == 2
+
+
 def test_a_line_of_a_digest_alone_opens_everything_without_limits() -> None:
     key = parse_line(DIGEST.upper())
     assert (key.name, key.digest) == (DIGEST[:8], DIGEST)
