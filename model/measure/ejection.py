@@ -122,7 +122,7 @@ def summarise(
     """Bring the beats together.
 
     Args:
-        beats: all that are kept, in the order in which they were announced.
+        beats: those of one epoch, in the order in which they were announced.
         tally: of the frames.
         notes: reasons that concern the whole stream, such as its clock.
         is_finished: True when no frame follows.
@@ -130,7 +130,7 @@ def summarise(
     Returns:
         The EF, or why there is none.
     """
-    latest = [beat for beat in beats if beat.epoch == beats[-1].epoch]
+    latest = list(beats)
     if any(beat.cycle.is_complete and not beat.cycle.reasons for beat in latest):
         latest = [beat for beat in latest if beat.cycle.is_complete]
     latest = _one_a_diastole(latest)

@@ -41,6 +41,11 @@ class FrameTally:
             for name, weight in zip(FRAME_REASONS, self.weights, strict=True)
         ]
 
+    def forget(self) -> None:
+        """Forget all frames but the last, which may be measured: it begins another view."""
+        self.weight = self.usable_weight = 1.0
+        self.weights = [0.0] * len(FRAME_REASONS)
+
     @property
     def usable_share(self) -> float:
         """Share of the latest frames that may be measured."""

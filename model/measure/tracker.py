@@ -142,9 +142,19 @@ class BeatTracker:
         """Answer with the EF so far."""
         if self._ef is None:
             self._ef = summarise(
-                self._log.beats, self._tally, self._notes(), is_finished=self._at.is_finished
+                self._shown_beats(), self._tally, self._notes(), is_finished=self._at.is_finished
             )
         return self._ef
+
+    def _shown_beats(self) -> list[ClosedBeat]:
+        """Give the beats of this epoch; at the end of a stream those of the last that had any.
+
+        Live, the EF of another patient before a pause must not stand beside this one's picture.
+        """
+        beats, epoch = self._log.beats, self._at.epoch
+        if self._at.is_finished and beats:
+            epoch = beats[-1].epoch
+        return [beat for beat in beats if beat.epoch == epoch]
 
     def to_bytes(self) -> bytes:
         """Serialise, so that a parked session goes on elsewhere."""
@@ -241,6 +251,8 @@ class BeatTracker:
         last_ms = self._at.last_usable_ms
         if last_ms is not None and time_ms - last_ms > PAUSE_MS:
             self._at.epoch += 1
+            self._tally.forget()
+            self._ef = None
         self._at.last_usable_ms = time_ms
 
     def _is_broken(self, time_ms: float) -> bool:

@@ -132,12 +132,6 @@ def test_of_two_halves_one_that_fails_its_gates_does_not_stand_for_the_beat() ->
     assert told(halves).percent == 60
 
 
-def test_beats_before_a_long_pause_do_not_count() -> None:
-    old = beats(30, 30, 30)
-    new = [replace(beat, number=3, epoch=1) for beat in beats(60)]
-    assert told(old + new).percent == 60
-
-
 def test_notes_on_the_stream_and_warnings_of_most_beats_are_passed_on() -> None:
     found = beats(60, 60, 60)
     warned = [

@@ -224,10 +224,30 @@ def test_after_a_long_pause_the_beats_before_it_no_longer_count() -> None:
     tracker = BeatTracker()
     before = follow(times[:150], first, tracker)
     assert before.ef.percent == pytest.approx(65, abs=2)
+    for seq, time_ms in enumerate(range(5_100, 19_900, 100)):
+        tracker.push(1000 + seq, round(time_ms * 1000), NOTHING)
+    assert tracker.ejection_fraction().percent == before.ef.percent, "nobody else is seen yet"
     for seq, (time_ms, reading) in enumerate(zip(times[150:], second, strict=True)):
-        tracker.push(150 + seq, round(time_ms * 1000), reading)
+        tracker.push(2000 + seq, round(time_ms * 1000), reading)
+        if seq < 15:
+            # Half a second of what may be another patient: no EF, and not the one before.
+            ef = tracker.ejection_fraction()
+            assert (ef.state, ef.percent, ef.reasons) == ("pending", None, ("no_complete_beat",))
+            resumed = BeatTracker.from_bytes(tracker.to_bytes())
+            assert resumed.ejection_fraction() == ef
     tracker.finish()
     assert tracker.ejection_fraction().percent == pytest.approx(30, abs=2)
+
+
+def test_a_stream_that_ends_before_a_new_view_has_a_beat_tells_the_ef_of_the_one_before() -> None:
+    times = frame_times_ms(5.0, 30)
+    readings = noisy_readings(Heart.regular(60, 65), times, 0.01)
+    tracker = BeatTracker()
+    follow(times, readings, tracker)
+    tracker.push(1000, 20_000_000, readings[0])
+    assert tracker.ejection_fraction().state == "pending"
+    tracker.finish()
+    assert tracker.ejection_fraction().percent == pytest.approx(65, abs=2)
 
 
 def test_a_slow_drift_of_the_volume_does_not_hide_the_beats() -> None:
