@@ -104,6 +104,11 @@ class Job:
             if self.is_old(path.name):
                 path.unlink(missing_ok=True)
 
+    def size_to_keep(self) -> int:
+        """Bytes of all its files but those that `drop_older` removes."""
+        paths = (path for path in self.folder.iterdir() if not self.is_old(path.name))
+        return sum(path.stat().st_size for path in paths)
+
     def is_old(self, name: str) -> bool:
         """Whether a file is of the revision before the last two, and no longer wanted."""
         gone = self.revision - 2

@@ -242,7 +242,11 @@ class ClipStore:
             NotFinishedError: not yet.
             EchoError: why the clip failed.
         """
-        return read_result(await self.result_file(job))
+        path = await self.result_file(job)
+        try:
+            return await asyncio.to_thread(read_result, path)
+        except FileNotFoundError as error:
+            raise NotAvailableError("the clip was deleted") from error
 
     async def result_file(self, job: Job) -> Path:
         """A clip's result as a file of this server.

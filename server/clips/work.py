@@ -230,11 +230,12 @@ class Works:
             study = edited(self._source(job), wanted)
             content = json.dumps(study.document).encode()
             self._check_wanted(job)
-            write_whole(job.file(RESULT, job.revision + 1), content)
-            job.revision += 1
+            with _undoing(job):
+                write_whole(job.file(RESULT, job.revision + 1), content)
+                job.revision += 1
+                job.size_bytes = job.size_to_keep()
+                self._ledger.save(job)
             job.drop_older()
-            job.size_bytes = size_of(job.folder)
-            self._ledger.save(job)
         return study.document
 
     @contextmanager
@@ -256,6 +257,18 @@ class Works:
         for name in (UPLOAD, job.file(RESULT).name):
             self._ledger.fetch(job, name)
         return source_of(job, self._predictor, self._limits, self._deidentifier, watch)
+
+
+@contextmanager
+def _undoing(job: Job) -> Iterator[None]:
+    """Take a new revision back where it cannot be written down: the client is told so."""
+    revision, size_bytes = job.revision, job.size_bytes
+    try:
+        yield
+    except BaseException:
+        job.revision, job.size_bytes = revision, size_bytes
+        job.file(RESULT, revision + 1).unlink(missing_ok=True)
+        raise
 
 
 def _share(source: Path, target: Path) -> None:

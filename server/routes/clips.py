@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from model import EchoError
 from server.clips import ClipStore, Job
-from server.errors import BadRequestError
+from server.errors import BadRequestError, StoreError
 from server.routes.intake import body_of, content_type, declared_length, parts_of, write_file
 
 PART = "file"
@@ -75,8 +75,11 @@ def add_upload(router: APIRouter, store: ClipStore, upload_max_bytes: int) -> No
             return JSONResponse(job.to_json(), 202, headers)
         try:
             return JSONResponse(await store.result_of(job), headers=headers)
+        except StoreError:  # it is kept all the same, and is to be had later
+            return JSONResponse(job.to_json(), 202, headers)
         except EchoError:
-            store.discard(job)
+            if job.error is not None:
+                store.discard(job)
             raise
 
 

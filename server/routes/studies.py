@@ -1,10 +1,10 @@
 """``/v1/studies``: several clips in one request, each with its own result."""
 
 import asyncio
-import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -17,7 +17,9 @@ from server.clips import ClipStore, Job
 from server.errors import (
     BadRequestError,
     BodyTooLargeError,
+    NotAvailableError,
     NotFoundError,
+    StoreError,
     WireCodes,
     storage_errors,
 )
@@ -210,6 +212,7 @@ async def entry_json(store: ClipStore, entry: tuple[int, Job | EchoError]) -> di
         }  # fmt: skip
     result = None
     if each.state == "done":
-        path = await store.result_file(each)
-        result = json.loads(await asyncio.to_thread(path.read_bytes))
+        # One that cannot be read now hinders no other, and is to be had later.
+        with suppress(StoreError, NotAvailableError):
+            result = await store.result_of(each)
     return {"file": place, **each.to_json(), "result": result}

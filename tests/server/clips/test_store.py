@@ -7,7 +7,7 @@ import pytest
 
 import server.clips.work
 from model import EchoError
-from server.clips import MAKERS
+from server.clips import MAKERS, Job, Wanted
 from server.clips.work import MOST_ATTEMPTS
 from server.errors import (
     AdmissionError,
@@ -198,3 +198,30 @@ async def test_a_full_disk_is_never_taken_for_a_clip_that_breaks_the_server(
     monkeypatch.setattr(server.clips.work, "analyse_clip", analyse_where_there_is_room)
     job = await keeper.done()
     assert (job.state, job.attempts) == ("done", 1)
+
+
+async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await keeper.done()
+    for _ in range(2):
+        before = await keeper.store.edit(job.id, Wanted(0, None, None, None))
+    await keeper.store.artefact(job.id, "frames.csv")
+    await keeper.store.refresh()
+    files, size_bytes = _files_in(job.folder), job.size_bytes
+
+    def refuse(_: Job) -> None:
+        raise StorageError("no room")
+
+    wanted = Wanted(1, None, frozenset({2}), None)
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.store._ledger, "save", refuse)
+        with pytest.raises(StorageError):
+            await keeper.store.edit(job.id, wanted)
+    assert (_files_in(job.folder), job.size_bytes) == (files, size_bytes)
+    assert await keeper.store.result(job.id) == before
+    assert (await keeper.store.edit(job.id, wanted))["revision"] == 3
+
+
+def _files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}

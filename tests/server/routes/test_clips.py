@@ -3,10 +3,13 @@ import json
 import subprocess
 import zipfile
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
 
+from server.clips import ClipStore
+from server.errors import StoreError
 from server.settings import Settings
 from tests.server.ingest.making import tool
 from tests.server.phantom import SIDE_PX, Served, serving, true_labels
@@ -27,6 +30,21 @@ def test_an_upload_waited_for_is_answered_with_its_result(served: Served, clip: 
         "study": None, "error": None,
     }  # fmt: skip
     assert served.http.delete(place).status_code == 204
+
+
+def test_a_clip_whose_result_cannot_be_read_now_is_kept_and_to_be_had_later(
+    served: Served, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ClipStore, "result_file", AsyncMock(side_effect=StoreError("the share is away"))
+        )
+        answer = served.http.post("/v1/clips", params=WAIT, content=clip)
+        assert (answer.status_code, answer.json()["state"]) == (202, "done")
+        place = answer.headers["Location"]
+        assert_problem(served.http.get(f"{place}/result"), 503, "store_unavailable")
+    assert served.http.get(f"{place}/result").json()["clip"]["frames"] == COUNT
+    served.http.delete(place)
 
 
 def test_a_form_is_answered_as_the_bare_file_is(served: Served, clip: bytes, stored: str) -> None:

@@ -2,10 +2,13 @@
 
 import io
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server.clips import ClipStore, Job
+from server.errors import StoreError
 from tests.server.phantom import Served
 from tests.server.routes.asking import COUNT, LIMIT, WAIT, assert_problem
 
@@ -71,3 +74,22 @@ def test_a_member_longer_than_a_clip_may_be_is_refused_alone(served: Served, cli
     clips = served.http.post("/v1/studies", params=WAIT, files=files).json()["clips"]
     assert [each["state"] for each in clips] == ["failed", "done"]
     assert clips[0]["error"]["code"] == "too_large"
+
+
+def test_a_result_that_cannot_be_read_now_hinders_no_other(
+    served: Served, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, away = ClipStore.result_file, iter([StoreError("the share is away")])
+
+    async def read_all_but_one(store: ClipStore, job: Job) -> Path:
+        for error in away:
+            raise error
+        return await read(store, job)
+
+    monkeypatch.setattr(ClipStore, "result_file", read_all_but_one)
+    files = [("file", ("a", clip)), ("file", ("b", clip + bytes(2)))]
+    clips = served.http.post("/v1/studies", params=WAIT, files=files).json()["clips"]
+    assert [each["state"] for each in clips] == ["done", "done"]
+    assert [each["result"] is None for each in clips] == [True, False]
+    late = served.http.get(f"/v1/clips/{clips[0]['id']}/result").json()
+    assert late["clip"] == clips[1]["result"]["clip"]
