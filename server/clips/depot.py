@@ -73,8 +73,13 @@ class Depot:
 
         Raises:
             StorageError: so many bytes do not fit.
+            StoreError: the place cannot be reached.
         """
-        if self._is_local and shutil.disk_usage(self._root).free < wanted_bytes + RESERVE_BYTES:
+        if not self._is_local:
+            return
+        with self._finding():
+            free_bytes = shutil.disk_usage(self._root).free
+        if free_bytes < wanted_bytes + RESERVE_BYTES:
             raise StorageError("too little room is left on the disk; make some, or try later")
 
     def put(self, clip: str, path: Path) -> Kept:
@@ -86,16 +91,39 @@ class Depot:
         """
         name = f"{path.name}~{secrets.token_hex(_TOKEN_BYTES)}"
         with _our_errors():
-            # A folder that is no longer mounted must not be mistaken for the one that was.
-            if self._is_local and self._mark is not None and not self.is_marked(self._mark):
-                raise StoreError("GDKVM_CLIP_SHARE no longer leads to where clips are kept")
+            if self._is_local:
+                self._check_mark()
             self._files.makedirs(self._place(clip), exist_ok=True)
-            with path.open("rb") as source, self._files.open(self._place(clip, name), "wb") as file:
-                shutil.copyfileobj(source, file, _READ_BYTES)
-                if self._is_local:
-                    file.flush()
-                    os.fsync(file.fileno())
+            try:
+                self._copy_safely(path, self._place(clip, name))
+            except BaseException:
+                # Who tries again gives it another name, and halves would fill a disk that is full.
+                with suppress(Exception):
+                    self._files.rm_file(self._place(clip, name))
+                raise
             return Kept(name, path.stat().st_size)
+
+    def _copy_safely(self, path: Path, place: str) -> None:
+        with path.open("rb") as source, self._files.open(place, "wb") as file:
+            shutil.copyfileobj(source, file, _READ_BYTES)
+            if self._is_local:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _check_mark(self) -> None:
+        # A folder that is no longer mounted must not be mistaken for the one that was.
+        if self._mark is not None and not self.is_marked(self._mark):
+            raise StoreError("GDKVM_CLIP_SHARE no longer leads to where clips are kept")
+
+    @contextmanager
+    def _finding(self) -> Iterator[None]:
+        """Let what is not there count as gone only where the place itself is there."""
+        try:
+            with _our_errors():
+                yield
+        except FileNotFoundError:
+            self._check_mark()
+            raise
 
     def get(self, clip: str, kept: Kept, path: Path) -> None:
         """Copy a file here, whole or not at all.
@@ -107,7 +135,7 @@ class Depot:
         """
         part = path.with_name(f"part-{secrets.token_hex(_TOKEN_BYTES)}")
         try:
-            with _our_errors():
+            with self._finding():
                 with self._files.open(self._place(clip, kept.name), "rb") as source:
                     path.parent.mkdir(mode=0o700, exist_ok=True)
                     with part.open("wb") as file:
@@ -124,7 +152,7 @@ class Depot:
         Raises:
             StoreError: the place cannot be reached.
         """
-        with _our_errors(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._finding():
             self._files.rm_file(self._place(clip, kept.name))
 
     def clear(self, clip: str) -> None:
@@ -133,7 +161,7 @@ class Depot:
         Raises:
             StoreError: the place cannot be reached.
         """
-        with _our_errors(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._finding():
             self._files.rm(self._place(clip), recursive=True)
 
     def mark(self, name: str) -> None:

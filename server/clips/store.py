@@ -22,9 +22,10 @@ from server.clips.job import Job, read_result
 from server.clips.opening import open_ledger
 from server.clips.retention import Sweeper
 from server.clips.room import CLIP_PREFIX, seal
-from server.clips.work import DeletedError, Works
+from server.clips.work import FILES_GONE, DeletedError, Works
 from server.errors import (
     DrainingError,
+    EngineError,
     NotAvailableError,
     NotFoundError,
     StorageError,
@@ -256,8 +257,10 @@ class ClipStore:
             EchoError: why the clip failed.
         """
         path = job.result_file()
-        if not await self._ask(self._ledger.fetch, job, path.name) and job.is_deleted:
-            raise NotAvailableError("the clip was deleted")
+        if not await self._ask(self._ledger.fetch, job, path.name):
+            if job.is_deleted:
+                raise NotAvailableError("the clip was deleted")
+            raise EngineError(FILES_GONE)
         return path
 
     async def wait(self, job: Job, wait_s: float) -> bool:

@@ -37,6 +37,9 @@ MOST_ATTEMPTS = 5
 """How often work on a clip may have been under way when a server died, before it gets the blame."""
 
 
+FILES_GONE = "the files of this clip are gone; the fault is ours"
+
+
 class DeletedError(NotAvailableError):
     """Nobody wants the result any more."""
 
@@ -87,10 +90,19 @@ class Works:
             job.state, job.progress, job.error = "queued", None, None
             job.attempts = begun
             return False
-        except (OvertakenError, StoreError):
+        except (OvertakenError, StoreError) as error:
+            if isinstance(error, StoreError):
+                self._excuse(job, begun)
             self._ledger.abandon(job)
             raise
         return True
+
+    def _excuse(self, job: Job, attempts: int) -> None:
+        """Take the blame off a clip that only its store hindered; its lease runs out by itself."""
+        job.state, job.progress, job.error, job.finished_s = "running", None, None, None
+        job.attempts = attempts
+        with suppress(EchoError):
+            self._ledger.save(job)
 
     def _outcome(self, job: Job) -> EchoError | None:
         """Analyse a clip and write down what was found, or return why there is nothing.
@@ -103,6 +115,7 @@ class Works:
         try:
             self._check_wanted(job)
             if not self.answer_from_store(job):
+                self._need(job, UPLOAD)
                 self._begin(job)
                 self._analyse(job)
         except (StorageError, StoreError, OvertakenError):
@@ -124,7 +137,6 @@ class Works:
         self._ledger.save(job)
 
     def _analyse(self, job: Job) -> None:
-        self._ledger.fetch(job, UPLOAD)
         with storage_errors():
             study = analyse_clip(
                 job.upload, self._predictor, view=job.view, limits=self._limits,
@@ -167,7 +179,8 @@ class Works:
         if twin is None:
             return False
         try:
-            self._ledger.fetch(twin, RESULT)
+            if not self._ledger.fetch(twin, RESULT):
+                return False
             content = (twin.folder / RESULT).read_bytes()
         except FileNotFoundError:  # deleted at this moment
             return False
@@ -184,6 +197,19 @@ class Works:
             raise DeletedError("this clip was deleted")
         if not self._ledger.is_ours(job):
             raise OvertakenError("another server has taken this clip over")
+
+    def _need(self, job: Job, name: str) -> None:
+        """See that one of a clip's files is here.
+
+        Raises:
+            DeletedError: nobody wants it any more.
+            OvertakenError: another server has taken the clip over.
+            StoreError: what several servers share cannot be reached.
+            EngineError: the file is gone.
+        """
+        if not self._ledger.fetch(job, name):
+            self._check_wanted(job)
+            raise EngineError(FILES_GONE)
 
     def _watch(self, job: Job) -> Callable[[int, int | None], None]:
         def show(done: int, total: int | None) -> None:
@@ -247,7 +273,7 @@ class Works:
                 yield
         except FileNotFoundError as error:
             self._check_wanted(job)
-            raise EngineError("the files of this clip are gone; the fault is ours") from error
+            raise EngineError(FILES_GONE) from error
         finally:
             if job.is_deleted:
                 remove(job.folder)
@@ -255,7 +281,7 @@ class Works:
     def _source(self, job: Job) -> Source:
         watch = self._watch(job)
         for name in (UPLOAD, job.file(RESULT).name):
-            self._ledger.fetch(job, name)
+            self._need(job, name)
         return source_of(job, self._predictor, self._limits, self._deidentifier, watch)
 
 
