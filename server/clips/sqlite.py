@@ -164,9 +164,10 @@ class SqliteLedger:
         """Forget a clip and its files."""
         job.is_deleted = True
         self.jobs.pop(job.id, None)
-        self._run("DELETE FROM clip WHERE id = ?", (job.id,))
         # Whoever is at work on it finds no file any more, and removes what it wrote meanwhile.
+        # The files go first: on a full disk there is room for the ledger only without them.
         remove(job.folder)
+        self._run("DELETE FROM clip WHERE id = ?", (job.id,))
 
     def sweeping(self) -> AbstractContextManager[bool]:
         """Always: there is no other server."""

@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -115,16 +115,13 @@ class Intake:
             EchoError: the request breaks off, or is too long; what came whole before is kept out.
         """
         declared_length(request, self._limit)
-        found: list[tuple[int, Job | EchoError]] = []
-        try:
+        found: list[Job | EchoError] = []
+        places: list[int] = []
+        with self._all_or_none(found):
             async for place, chunks in self._files(request):
-                found += [(place, each) for each in await self._file(chunks)]
-        except BaseException:
-            for _, each in found:
-                if isinstance(each, Job):
-                    self._store.discard(each)
-            raise
-        return found
+                found += await self._file(chunks)
+                places += [place] * (len(found) - len(places))
+        return list(zip(places, found, strict=True))
 
     async def _files(self, request: Request) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         kind, _ = content_type(request)
@@ -169,7 +166,22 @@ class Intake:
         with TemporaryDirectory(dir=path.parent) as name, storage_errors():
             folder = Path(name)
             files = await asyncio.to_thread(unpack_study, path, folder, limits)
-            return [await self._member(file) for file in files]
+            found: list[Job | EchoError] = []
+            with self._all_or_none(found):
+                for file in files:
+                    found.append(await self._member(file))
+            return found
+
+    @contextmanager
+    def _all_or_none(self, found: list[Job | EchoError]) -> Iterator[None]:
+        """Keep out what came whole before, where the rest does not come."""
+        try:
+            yield
+        except BaseException:
+            for each in found:
+                if isinstance(each, Job):
+                    self._store.discard(each)
+            raise
 
     async def _member(self, file: Path) -> Job | EchoError:
         job = None
@@ -177,10 +189,12 @@ class Intake:
             job = await self._store.open(None, study=self._study)
             shutil.move(file, job.upload)
             await self._store.submit(job, "study")
-        except EchoError as error:
+        except BaseException as error:
             if job is not None:
                 self._store.discard(job)
-            return error
+            if isinstance(error, EchoError):
+                return error
+            raise
         return job
 
 

@@ -8,6 +8,7 @@ import pytest
 import server.clips.work
 from model import EchoError
 from server.clips import MAKERS, Job, Wanted
+from server.clips.sqlite import SqliteLedger
 from server.clips.work import MOST_ATTEMPTS
 from server.errors import (
     AdmissionError,
@@ -221,6 +222,26 @@ async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
     assert (_files_in(job.folder), job.size_bytes) == (files, size_bytes)
     assert await keeper.store.result(job.id) == before
     assert (await keeper.store.edit(job.id, wanted))["revision"] == 3
+
+
+async def test_a_clip_makes_room_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(tmp_path)
+    job = await keeper.done()
+    run = SqliteLedger._run
+
+    def run_where_there_is_room(ledger: SqliteLedger, *given: Any) -> Any:
+        if job.folder.exists():
+            raise StorageError("no room")
+        return run(ledger, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLedger, "_run", run_where_there_is_room)
+        await keeper.store.delete(job.id)
+    await keeper.restart()
+    assert (keeper.store.jobs(), keeper.folders()) == ([], set())
+    await keeper.stop()
 
 
 def _files_in(folder: Path) -> set[str]:

@@ -1,6 +1,8 @@
 """Several clips in one request."""
 
+import errno
 import io
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,23 @@ def test_a_study_without_a_file_and_one_that_breaks_off_are_refused(
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     answer = served.http.post("/v1/studies", content=part + clip + b"\r\n" + part, headers=head)
     assert_problem(answer, 400, "bad_request")
+    assert served.http.get("/v1/clips").json() == []
+
+
+def test_a_disk_that_fills_while_a_zip_is_unpacked_leaves_no_clip_of_it(
+    served: Served, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, room = shutil.move, iter([True])
+
+    def move_where_there_is_room(source: Path, target: Path) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, "no room")
+        move(source, target)
+
+    monkeypatch.setattr("server.routes.studies.shutil.move", move_where_there_is_room)
+    content = packed(one=clip, two=clip + bytes(2))
+    (told,) = served.http.post("/v1/studies", params=WAIT, content=content).json()["clips"]
+    assert (told["id"], told["error"]["code"]) == (None, "storage_full")
     assert served.http.get("/v1/clips").json() == []
 
 
