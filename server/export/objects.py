@@ -6,7 +6,9 @@ Source:
 """
 
 import hashlib
+import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -107,7 +109,7 @@ def begin_object(kind: Kind, maker: Maker, reading: str = "") -> Dataset:
     made.InstanceNumber = 1
     made.SeriesDescription = kind.description
     _add_equipment(made, maker)
-    _add_dates(made, maker.made)
+    _add_dates(made, maker.made, attributes)
     return made
 
 
@@ -118,11 +120,24 @@ def _add_equipment(made: Dataset, maker: Maker) -> None:
     made.SoftwareVersions = [maker.software, f"{maker.model.name} {maker.model.version}"]
 
 
-def _add_dates(made: Dataset, now: datetime) -> None:
+def _add_dates(made: Dataset, now: datetime, copied: Mapping[str, str]) -> None:
+    """Say when an object is made, in the zone that holds for the times copied into it too.
+
+    Source:
+        DICOM PS3.3 C.12.1.1 (Timezone Offset From UTC holds for all dates and times of an object).
+    """
+    zone = copied.get("TimezoneOffsetFromUTC", "")
+    if re.fullmatch(r"[+-](0\d|1[0-4])[0-5]\d", zone):
+        now = now.astimezone(datetime.strptime(zone, "%z").tzinfo)
+    elif "StudyTime" in copied or "StudyDate" in copied:
+        zone, now = "", now.astimezone()
+    else:
+        zone = now.strftime("%z")
+    if zone:
+        made.TimezoneOffsetFromUTC = zone
     day, clock = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     made.InstanceCreationDate = made.ContentDate = made.SeriesDate = day
     made.InstanceCreationTime = made.ContentTime = made.SeriesTime = clock
-    made.TimezoneOffsetFromUTC = now.strftime("%z")
 
 
 def coded(value: str, scheme: str, meaning: str) -> Dataset:

@@ -28,7 +28,7 @@ from server.ingest.tags import Tag
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 STUDY = (
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
-    "StudyDescription",
+    "StudyDescription", "TimezoneOffsetFromUTC",
 )  # fmt: skip
 PATIENT_STUDY = ("PatientAge", "PatientSize", "PatientWeight")
 _IDENTIFIERS = (

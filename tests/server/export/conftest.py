@@ -30,6 +30,7 @@ IDENTITY = {
     "PatientSex": "F",
     "StudyDate": "20240229",
     "StudyTime": "101112",
+    "TimezoneOffsetFromUTC": "+0545",
     "StudyID": "ST-77",
     "AccessionNumber": "ACC-4242",
     "ReferringPhysicianName": "Hausarzt^Otto",
