@@ -291,8 +291,8 @@ class _Writer:
             if volume_ml is not None:
                 values.append(number("CONTAINS", concept, round(volume_ml, 1), MILLILITRE, method))
         values += self._lengths(beat)
-        if beat.reasons:
-            words = f"{sentence(beat.reasons, 'Does not count: ')} [{', '.join(beat.reasons)}]"
+        if reasons := why_uncounted(beat, self._findings.ef):
+            words = f"{sentence(reasons, 'Does not count: ')} [{', '.join(reasons)}]"
             values.append(text("CONTAINS", _COMMENT, words))
         return self._group(instance, f"Beat {beat.number + 1}", values)
 
@@ -372,6 +372,11 @@ def _uncertainty(ef: EjectionFraction) -> list[Dataset]:
 def _why_not(ef: EjectionFraction) -> str:
     words = ef_lines(ef)[0]
     return f"No ejection fraction is given: {words} [{', '.join(ef.reasons)}]"
+
+
+def why_uncounted(beat: Beat, ef: EjectionFraction) -> Sequence[str]:
+    """Why a beat says nothing of the heart: none does where the clip itself may have no EF."""
+    return beat.reasons or (ef.reasons if ef.percent is None else ())
 
 
 def chosen_beat(findings: Findings) -> Beat | None:

@@ -17,7 +17,7 @@ from server.export.objects import NOTICE, PRODUCT
 from server.export.overlay import Findings
 from server.export.pen import STRUCTURE_COLOURS, Canvas, Pen
 from server.export.plot import Curve, Event, draw_curve
-from server.export.structured import chosen_beat
+from server.export.structured import chosen_beat, why_uncounted
 from server.export.words import (
     FIGURES,
     RANGES,
@@ -245,8 +245,8 @@ class _Page:
     def _worth(self, beat: Beat) -> str:
         """Whether a beat counts, and why not."""
         part = "" if beat.is_complete else "half a beat; "
-        if beat.reasons:
-            return f"{part}does not count: {'; '.join(map(reason_in_words, beat.reasons))}"
+        if reasons := why_uncounted(beat, self._findings.ef):
+            return f"{part}does not count: {'; '.join(map(reason_in_words, reasons))}"
         sound = [other for other in self._findings.beats if not other.reasons]
         if not beat.is_complete and any(other.is_complete for other in sound):
             return f"{part}whole ones count"

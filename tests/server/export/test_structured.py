@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from pydicom import dcmread
 from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import UID
 
-from server.artefacts import Material, write_structured
+from server.artefacts import Material, write_report, write_structured
 from server.errors import NotAvailableError
 from server.export.structured import Template
 from tests.server.export.conftest import analyse
@@ -85,6 +86,25 @@ def test_a_withheld_ef_is_absent_and_says_why(
     words = " ".join(item.TextValue for item in items_of(ef) if item.ValueType == "TEXT")
     for reason in nothing.study.document["ef"]["reasons"]:
         assert reason in words
+
+
+def test_beats_of_a_clip_whose_ef_is_withheld_do_not_pass_for_measurements(
+    heart: Material, tmp_path: Path
+) -> None:
+    study = heart.study
+    findings = replace(study.findings, ef=study.findings.ef.withheld_for("colour_overlay"))
+    withheld = replace(heart, study=replace(study, findings=findings))
+    write_structured(tmp_path / "sr.dcm", withheld, "1500")
+    words = [
+        item.TextValue
+        for item in items_of(dcmread(tmp_path / "sr.dcm"))
+        if "TextValue" in item and "Does not count" in item.TextValue
+    ]
+    assert len(words) == len(findings.beats) > 0
+    assert all("colour Doppler covers the image" in each for each in words)
+    write_report(tmp_path / "report.html", withheld)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("does not count: colour Doppler covers the image") == len(findings.beats)
 
 
 def test_another_library_finds_a_group_for_the_clip_and_for_each_beat(
