@@ -44,7 +44,9 @@ class BeatResult(_Part):
     es_seq: int = Field(ge=0, description="Frame of end systole.")
     ef_percent: float
     is_complete: bool = Field(description="False for one that an end of the clip cuts off.")
-    reasons: list[str] = Field(description="Why it does not count; empty where it does.")
+    reasons: list[str] = Field(
+        description="What is against this beat; where the clip's EF is withheld none counts."
+    )
 
 
 class FrameResult(_Part):
