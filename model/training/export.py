@@ -1,5 +1,6 @@
 """A checkpoint to the files that ship: parameters, the exported step, and the manifest entry."""
 
+import copy
 import json
 import os
 import warnings
@@ -10,9 +11,11 @@ import onnx
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.backends.base import IMAGE, PRESENCE, PROBABILITIES, STATE_OUT
 from model.backends.openvino import OpenVinoBackend
+from model.encoder import PlainEncoder
 from model.errors import WeightsError
 from model.network import LiveNetwork, NetworkState
 from model.predictor import Predictor, self_test_answer
@@ -24,12 +27,62 @@ OPSET = 18
 LICENCE = "CC BY-NC-SA 4.0"
 
 
+class TwoPartConvolution(nn.Module):
+    """A convolution and its batch norm, whose weights outlast bfloat16.
+
+    Every weight is the sum of what bfloat16 holds of it and of the rest, and the input meets both:
+    sixteen bits of a weight where the runtime computes with eight, the same answer where it
+    computes in float32. The network's first convolution sums no more than a few products of grey
+    values, so that rounding its few weights moves every outline; docs/performance.md tells by how
+    much.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale_C = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        whole = convolution.weight * scale_C[:, None, None, None]
+        high = whole.bfloat16().float()
+        self.register_buffer("weight", torch.cat([high, whole - high], dim=1).detach())
+        self.register_buffer("bias", (norm.bias - norm.running_mean * scale_C).detach())
+        self.stride, self.padding = convolution.stride, convolution.padding
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """What convolution and norm give in evaluation."""
+        twice_BCHW = torch.cat([x_BCHW, x_BCHW], dim=1)
+        return functional.conv2d(twice_BCHW, self.weight, self.bias, self.stride, self.padding)
+
+
+def with_two_part_stem(network: LiveNetwork) -> LiveNetwork:
+    """The same network, its first convolution in two parts."""
+    network = copy.deepcopy(network)
+    encoder = network.encoder
+    if isinstance(encoder, PlainEncoder):
+        encoder.down2 = _in_two_parts(encoder.down2)
+    else:
+        stem, *blocks = encoder.features
+        encoder.features = nn.Sequential(_in_two_parts(stem), *blocks)
+    return network
+
+
+def _in_two_parts(stem: nn.Module) -> nn.Sequential:
+    assert isinstance(stem, nn.Sequential)
+    convolution, norm, *rest = stem
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return nn.Sequential(TwoPartConvolution(convolution, norm), *rest)
+
+
 class ExportedStep(nn.Module):
     """The step as a function of plain tensors, answering with probabilities."""
 
     def __init__(self, network: LiveNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = with_two_part_stem(network)
 
     def forward(
         self, image_B1HW: Tensor, memory_BMKV: Tensor, sensory_BCHW: Tensor

@@ -8,15 +8,23 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from model.backends.base import IMAGE, PRESENCE, PROBABILITIES, STATE_OUT
 from model.backends.openvino import OpenVinoBackend
-from model.config import ModelConfig
+from model.config import ENCODERS, ModelConfig
 from model.errors import WeightsError
-from model.network import NetworkState
+from model.network import LiveNetwork, NetworkState
 from model.predictor import load_predictor
 from model.state import MemoryState
-from model.training.export import LICENCE, load_checkpoint, ship, write_entry
+from model.training.export import (
+    LICENCE,
+    TwoPartConvolution,
+    load_checkpoint,
+    ship,
+    with_two_part_stem,
+    write_entry,
+)
 from model.weights import load_info, read_manifest, sha256_of
 
 FRAMES = 6
@@ -214,3 +222,37 @@ def test_a_checkpoint_serves_its_average_in_evaluation_mode(tiny_checkpoint: Pat
     with torch.no_grad():
         one, other = network.step(image, state)[0], network.step(image, state)[0]
     assert torch.equal(one.logits_BNHW, other.logits_BNHW)
+
+
+def test_the_parts_of_the_first_convolution_hold_twice_the_bits_of_bfloat16() -> None:
+    torch.manual_seed(5)
+    convolution, norm = nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8).eval()
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        assert values is not None
+        nn.init.normal_(values)
+    exact = TwoPartConvolution(convolution, norm)
+    high, low = exact.weight.chunk(2, dim=1)
+    assert torch.equal(high, high.bfloat16().float())
+    # bfloat16 has eight significant bits: half a unit of the last one is 2^-9 of a value at most.
+    rounded = high + low.bfloat16().float()
+    whole = high + low
+    assert bool(((rounded - whole).abs() <= whole.abs() * 2.0**-17).all())
+    assert bool(((high - whole).abs() > whole.abs() * 2.0**-17).any())
+    image = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(exact(image), norm(convolution(image)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_network_with_its_first_convolution_in_two_parts_answers_the_same(
+    tiny_config: ModelConfig, encoder: str
+) -> None:
+    torch.manual_seed(6)
+    network = LiveNetwork(replace(tiny_config, encoder=encoder)).eval()
+    names = set(network.state_dict())
+    side = tiny_config.network_size
+    image, state = torch.rand(1, 1, side, side), network.initial_state(1)
+    with torch.no_grad():
+        wanted, _ = network.step(image, state)
+        found, _ = with_two_part_stem(network).step(image, state)
+    torch.testing.assert_close(found.logits_BNHW, wanted.logits_BNHW, atol=1e-5, rtol=1e-5)
+    assert set(network.state_dict()) == names, "the network itself stays as it is"
