@@ -1,6 +1,6 @@
 """What the weights make of a clip that is not as it should be: the model card's picture.
 
-    python -m benchmarks.failures docs/images/failures.webp [--weights NAME]
+    python -m benchmarks.failures weights/failures.webp [--weights NAME]
 
 The sample clip is spoilt in several ways, each streamed for 20 frames. The last one is drawn with
 its outlines, the presence output, and what the server says of the frame.

@@ -88,7 +88,7 @@ class NotFinishedError(GdkvmError):
 class BusyError(GdkvmError):
     """Full, going away or out of room: try later or elsewhere."""
 
-    codes = frozenset({"draining", "full", "storage_full", "store_unavailable"})
+    codes = frozenset({"draining", "full", "overtaken", "storage_full", "store_unavailable"})
 
 
 class SessionLostError(GdkvmError):
