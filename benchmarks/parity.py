@@ -22,7 +22,6 @@ from model import (
     EchoError,
     Frame,
     Predictor,
-    Region,
     load_predictor,
     measure_frame,
 )
@@ -81,8 +80,8 @@ def clip(path: Path, frames: int) -> Iterator[Image]:
 
 def run(predictor: Predictor, images: list[Image]) -> tuple[NDArray[np.float32], float | None]:
     """probabilities_TNHW of a stream and its EF."""
-    rows, cols = images[0].shape
-    state = predictor.start(Region(0, 0, rows, cols), SPACING_MM)
+    # No region: the fan is looked for, as in a stream whose client declares none.
+    state = predictor.start(None, SPACING_MM)
     tracker, found = BeatTracker(), []
     for t, image in enumerate(images):
         mask, state = predictor.step(Frame(t, FRAME_US * t, image), state)
