@@ -33,8 +33,7 @@ class TwoPartConvolution(nn.Module):
     Every weight is the sum of what bfloat16 holds of it and of the rest, and the input meets both:
     sixteen bits of a weight where the runtime computes with eight, the same answer where it
     computes in float32. The network's first convolution sums no more than a few products of grey
-    values, so that rounding its few weights moves every outline; docs/performance.md tells by how
-    much.
+    values, so that rounding its few weights moves every outline.
     """
 
     weight: Tensor
