@@ -94,8 +94,8 @@ class Roster:
 
     def share_of(self, name: str) -> float:
         """Which part of a key's live sessions is here, in (0, 1]; a session begins with one."""
-        here = sum(each.holder == name and each.phase == "live" for each in self._sessions.values())
-        return max(here, 1) / (max(here, 1) + self.held_elsewhere(name))
+        here = max(self.holders().get(name, 0), 1)
+        return here / (here + self.held_elsewhere(name))
 
     @property
     def places(self) -> int:
