@@ -11,7 +11,7 @@ from server.clips.job import Job
 from server.clips.ledger import Ledger, OvertakenError
 from server.clips.retention import Sweeper
 from server.clips.work import Works
-from server.errors import StoreError
+from server.errors import EngineError, StoreError
 from server.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Desk:
             return False
         except Exception:
             logger.exception("a clip's end could not be written down")
+            if self._ledger.is_remote:
+                return False
+            job.error = EngineError("how this clip ended could not be kept; the fault is ours")
+            job.state, job.progress = "failed", None
         finally:
             self._ledger.release(job)
         return True

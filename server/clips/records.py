@@ -168,13 +168,21 @@ class Records:
             raise OvertakenError("another server has written this clip since")
         return None if told == "gone" else (int(rest[0]), int(rest[1]))
 
-    def keep(self, clip: str, name: str, kept: Kept) -> Kept | None:
+    def keep(self, clip: str, name: str, kept: Kept, gone: Kept | None = None) -> Kept | None:
         """Let a file count, unless another one of the same name does.
+
+        Args:
+            clip: whose it is.
+            name: of the file.
+            kept: where it is.
+            gone: one that counts no more, since it is not where it was.
 
         Returns:
             The one that counts; None where the clip was removed.
         """
-        told = self._run("keep", clip, _FILE + name, _kept_text(kept))
+        told = self._run(
+            "keep", clip, _FILE + name, _kept_text(kept), "" if gone is None else _kept_text(gone)
+        )
         return None if told is None else _kept_of(told)
 
     def claim(self, *, is_idle: bool) -> tuple[str, int, int] | None:

@@ -74,8 +74,9 @@ return {'ok', epoch, touch(id)}
 KEEP = (
     _COMMON
     + """
-local id, name, kept = unpack(ARGV)
+local id, name, kept, gone = unpack(ARGV)
 if redis.call('EXISTS', job(id)) == 0 then return nil end
+if redis.call('HGET', job(id), name) == gone then redis.call('HDEL', job(id), name) end
 if redis.call('HSETNX', job(id), name, kept) == 1 then touch(id) end
 return redis.call('HGET', job(id), name)
 """

@@ -206,6 +206,13 @@ class SharedLedger:
         kept = self._depot.put(job.id, job.folder / name)
         winner = self._records.keep(job.id, name, kept)
         entry = self._entry(job.id)
+        if entry is not None and winner is not None and winner != kept:
+            entry.files[name] = winner
+            if self.fetch(job, name):
+                self._discard(job, [kept])
+                return
+            # The one that counts is gone from the place, and this one takes its part.
+            winner = self._records.keep(job.id, name, kept, gone=winner)
         if entry is None or winner is None:
             job.is_deleted = True
             self._clear(job)
@@ -214,7 +221,6 @@ class SharedLedger:
             entry.files[name], entry.copies[name] = winner, kept
         if winner != kept:
             self._discard(job, [kept])
-            self.fetch(job, name)
 
     def fetch(self, job: Job, name: str) -> bool:
         """See that one of its files is in its folder; see Ledger."""

@@ -208,7 +208,7 @@ class ClipStore:
             raise DeletedError("this clip was deleted")
         self._ledger.refresh()
         if self._works.answer_from_store(job):
-            self._ledger.save(job)
+            self._works.settle(job, None)
             self._sweeper.tidy()
 
     def job(self, identifier: str) -> Job:

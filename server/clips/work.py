@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,12 @@ class Works:
             OvertakenError: another server has taken it over.
             StoreError: what several servers share cannot be reached; one of them will take it up.
         """
-        begun = job.attempts
+        begun, found = job.attempts, list[dict[str, Any]]()
         try:
-            outcome = self._outcome(job)
-            if isinstance(outcome, DrainingError):
+            error = self._error(job, found)
+            if isinstance(error, DrainingError):
                 return self._put_back(job)
-            self._settle(job, outcome)
+            self.settle(job, error)
         except StorageError:
             logger.error("a clip waits for room on the disk", extra={"clip": job.id})
             job.state, job.progress, job.error = "queued", None, None
@@ -95,6 +96,8 @@ class Works:
                 self._excuse(job, begun)
             self._ledger.abandon(job)
             raise
+        for ef in found:  # what could not be written down counts for nothing
+            self._metrics.count_ef(ef["state"], ef["reasons"])
         return True
 
     def _excuse(self, job: Job, attempts: int) -> None:
@@ -104,8 +107,12 @@ class Works:
         with suppress(EchoError):
             self._ledger.save(job)
 
-    def _outcome(self, job: Job) -> EchoError | None:
-        """Analyse a clip and write down what was found, or return why there is nothing.
+    def _error(self, job: Job, found: list[dict[str, Any]]) -> EchoError | None:
+        """Analyse a clip and keep what was found, or return why there is nothing.
+
+        Args:
+            job: the clip.
+            found: takes the EF, where it was not one like it that had been measured.
 
         Raises:
             StorageError: the disk is full.
@@ -117,7 +124,7 @@ class Works:
             if not self.answer_from_store(job):
                 self._need(job, UPLOAD)
                 self._begin(job)
-                self._analyse(job)
+                found.append(self._analyse(job))
         except (StorageError, StoreError, OvertakenError):
             raise
         except EchoError as error:
@@ -136,7 +143,7 @@ class Works:
         job.maker, job.state = self.name, "running"
         self._ledger.save(job)
 
-    def _analyse(self, job: Job) -> None:
+    def _analyse(self, job: Job) -> dict[str, Any]:
         with storage_errors():
             study = analyse_clip(
                 job.upload, self._predictor, view=job.view, limits=self._limits,
@@ -144,17 +151,27 @@ class Works:
             )  # fmt: skip
         job.seen_view = study.document["clip"]["view"]
         write_whole(job.folder / RESULT, json.dumps(study.document).encode())
-        ef = study.document["ef"]
-        self._metrics.count_ef(ef["state"], ef["reasons"])
+        ef: dict[str, Any] = study.document["ef"]
+        return ef
 
-    def _settle(self, job: Job, error: EchoError | None) -> None:
-        """Write down how a clip ended, then say so."""
-        job.error = error
-        job.state = "failed" if error else "done"
-        job.progress = None if error else 1.0
-        job.finished_s = time.time()
-        job.size_bytes = 0 if error else size_of(job.folder)
-        self._ledger.save(job)
+    def settle(self, job: Job, error: EchoError | None) -> None:
+        """Write down how a clip ended, then say so.
+
+        Raises:
+            EchoError: why that could not be written down; the clip is as it was.
+        """
+        end = replace(
+            job,
+            error=error,
+            state="failed" if error else "done",
+            progress=None if error else 1.0,
+            finished_s=time.time(),
+            size_bytes=0 if error else size_of(job.folder),
+        )
+        self._ledger.save(end)
+        job.is_deleted |= end.is_deleted
+        job.error, job.progress, job.finished_s = error, end.progress, end.finished_s
+        job.size_bytes, job.state = end.size_bytes, end.state
         if error or job.is_deleted:
             remove(job.folder)
 
@@ -174,7 +191,7 @@ class Works:
         return next((each for each in twins if each.state in states), None)
 
     def answer_from_store(self, job: Job) -> bool:
-        """Give a clip the result of one like it, if there is one."""
+        """Give a clip the files of one like it, if there is one; `settle` says that it has them."""
         twin = self.twin(job, is_done=True)
         if twin is None:
             return False
@@ -187,8 +204,6 @@ class Works:
         write_whole(job.folder / RESULT, content)
         _share(twin.upload, job.upload)
         job.maker, job.seen_view = self.name, twin.seen_view
-        job.state, job.progress, job.finished_s = "done", 1.0, time.time()
-        job.size_bytes = size_of(job.folder)
         self._metrics.clip_duplicates.inc()
         return True
 

@@ -65,6 +65,11 @@ class Keeper:
             count += 1
         return count
 
+    def counted(self, name: str) -> float:
+        """What one of its metrics has counted, over all labels."""
+        samples = getattr(self.metrics, name).collect()[0].samples
+        return float(sum(each.value for each in samples if each.name.endswith("_total")))
+
     def folders(self) -> set[str]:
         return {path.name for path in self.shared_folder.glob("c_*")}
 

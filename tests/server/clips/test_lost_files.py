@@ -13,7 +13,7 @@ from server.clips.depot import Depot, Kept
 from server.clips.shared import SharedLedger
 from server.clips.work import FILES_GONE
 from server.errors import EngineError, StorageError, StoreError
-from tests.server.clips.keeping import Keeper
+from tests.server.clips.keeping import COUNT, Keeper
 
 
 @pytest.fixture
@@ -96,6 +96,24 @@ async def test_files_that_are_gone_from_the_place_are_said_to_be(lone: Keeper) -
             await asked
     again = await lone.done()
     assert (again.state, again.error) == ("done", None)
+
+
+async def test_a_made_file_that_is_gone_from_the_place_is_made_once_more_and_kept(
+    lone: Keeper,
+) -> None:
+    job = await lone.done()
+    made = await lone.store.artefact(job.id, "masks.npz")
+    content = made.read_bytes()
+    (path,) = (lone.shared_folder / job.id).glob("masks.npz~*")
+    path.unlink()
+    lone.frames_begun()
+    frames = []
+    for _ in range(3):
+        forget_copies(lone)
+        again = await lone.store.artefact(job.id, "masks.npz")
+        assert again.read_bytes() == content
+        frames.append(lone.frames_begun())
+    assert frames == [COUNT, 0, 0]
 
 
 async def test_files_of_a_clip_deleted_while_the_place_is_away_go_when_it_is_back(

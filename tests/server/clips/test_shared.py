@@ -206,8 +206,9 @@ async def test_a_late_result_of_a_silent_store_counts_for_nothing(
     assert len(kept) == 2, "the upload and one result"
     assert await here.store.result(job.id) == result
     assert (await seen_by(there, job)).attempts == 2
-    finished = [keeper.metrics.clips.labels("done")._value.get() for keeper in (here, there)]
-    assert finished == [0, 1]
+    for counter in ("clips", "ejection_fractions"):
+        counted = [keeper.counted(counter) for keeper in (here, there)]
+        assert counted == [0, 1]
 
 
 async def _is_settled(keeper: Keeper, job: Job) -> bool:

@@ -1,4 +1,5 @@
 import asyncio
+import sqlite3
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,48 @@ async def test_a_full_disk_is_never_taken_for_a_clip_that_breaks_the_server(
     monkeypatch.setattr(server.clips.work, "analyse_clip", analyse_where_there_is_room)
     job = await keeper.done()
     assert (job.state, job.attempts) == ("done", 1)
+
+
+@pytest.mark.parametrize("has_twin", [True, False])
+async def test_no_clip_is_said_to_be_done_before_that_is_written_down(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, *, has_twin: bool
+) -> None:
+    if has_twin:
+        await keeper.done()
+    ledger, said = keeper.store._ledger, []
+    save = ledger.save
+
+    def save_and_look(job: Job) -> None:
+        said.append(keeper.store.jobs()[-1].state)
+        save(job)
+
+    monkeypatch.setattr(ledger, "save", save_and_look)
+    job = await keeper.done(keeper.clip)
+    assert job.state == "done"
+    assert said == (["queued"] if has_twin else ["running", "running"])
+
+
+async def test_a_clip_whose_end_cannot_be_kept_is_not_said_to_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, save = Keeper(tmp_path), SqliteLedger.save
+
+    def save_no_end(ledger: SqliteLedger, job: Job) -> None:
+        if job.is_over:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        save(ledger, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteLedger, "save", save_no_end)
+        job = await keeper.done()
+    assert job.to_json()["state"] == "failed"
+    assert job.to_json()["error"]["code"] == "engine_failed"
+    assert keeper.counted("ejection_fractions") == 0
+    await keeper.restart()
+    (again,) = keeper.store.jobs()
+    await asyncio.wait_for(again.finished.wait(), 30)
+    assert again.state == "done"
+    await keeper.stop()
 
 
 async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
