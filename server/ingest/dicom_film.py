@@ -21,7 +21,7 @@ from server.ingest.elements import Element
 from server.ingest.errors import MalformedHeaderError
 from server.ingest.film import looked_ahead, open_film_clip
 from server.ingest.fragments import walk_fragments
-from server.ingest.layout import check_size, declared_frames, required
+from server.ingest.layout import check_count, check_size, declared_frames, required
 from server.ingest.region import calibrate, view_of
 from server.ingest.sector import find_sector
 from server.ingest.tags import Tag
@@ -46,6 +46,8 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
     """
     rows, columns = required(data_set.header, Tag.Rows), required(data_set.header, Tag.Columns)
     check_size(rows, columns, limits)
+    # Every frame that is declared gets a time before the first one is decoded.
+    check_count(declared_frames(data_set.header) or 1, limits)
     calibration = calibrate(data_set.header, rows, columns)
     with tempfile.TemporaryFile() as stream:
         is_cut = _join_fragments(data_set, pixels, stream)

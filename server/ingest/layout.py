@@ -133,15 +133,24 @@ def check_frames(layout: Layout, frames: int, limits: IngestLimits) -> None:
         TooManyFramesError: too many frames.
         TooLargeError: too many bytes once decoded.
     """
-    if frames > limits.frames:
-        raise TooManyFramesError(
-            f"the clip has {frames} frames, at most {limits.frames} are read: send a shorter one"
-        )
+    check_count(frames, limits)
     decoded = layout.rows * layout.columns * layout.samples * layout.bytes_per_sample * frames
     if decoded > limits.decoded_bytes:
         raise TooLargeError(
             f"the clip decodes to {decoded} bytes, at most {limits.decoded_bytes} are read: "
             "send a shorter or smaller one"
+        )
+
+
+def check_count(frames: int, limits: IngestLimits) -> None:
+    """Refuse clips of more frames than allowed.
+
+    Raises:
+        TooManyFramesError: too many frames.
+    """
+    if frames > limits.frames:
+        raise TooManyFramesError(
+            f"the clip has {frames} frames, at most {limits.frames} are read: send a shorter one"
         )
 
 

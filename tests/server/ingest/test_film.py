@@ -286,6 +286,21 @@ def test_video_of_another_length_than_declared_is_a_warning(
     assert clip.warnings == (warning,)
 
 
+def test_video_that_declares_more_frames_than_allowed_is_refused_before_any_is_counted(
+    tmp_path: Path,
+) -> None:
+    stream = film(tmp_path / "stream", *H264, "-f", "h264").read_bytes()
+    made = ultrasound(
+        np.repeat(grey_cine(COUNT)[..., None], 3, axis=3),
+        "YBR_PARTIAL_420",
+        NumberOfFrames=IngestLimits().frames + 1,
+    )
+    path = save(
+        made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", [stream + b"\0" * (len(stream) % 2)]
+    )
+    assert refusal_of(path) == "too_many_frames"
+
+
 def test_video_of_another_size_than_the_header_says_is_refused(tmp_path: Path) -> None:
     stream = film(tmp_path / "stream", *H264, "-f", "h264").read_bytes()
     made = ultrasound(np.zeros((COUNT, 64, 64, 3), np.uint8), "YBR_PARTIAL_420")
