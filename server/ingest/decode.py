@@ -61,19 +61,16 @@ class Decoder:
         return 0.0 if rgb is None else coloured_share(rgb, region)
 
 
-def choose_native(first: bytes, layout: Layout, *, is_little: bool, is_swapped: bool) -> Decoder:
+def choose_native(first: bytes, layout: Layout, *, is_little: bool) -> Decoder:
     """Make the decoder of uncompressed frames.
 
     Args:
         first: the first frame's bytes.
         layout: what the header says.
         is_little: the byte order of 16-bit samples.
-        is_swapped: 8-bit samples come in big-endian words.
     """
 
     def components(frame: bytes) -> Components:
-        if is_swapped:
-            frame = np.frombuffer(frame, ">u2").astype("<u2").tobytes()
         return to_components(frame, layout, is_little=is_little)
 
     return _plain("uncompressed", first, layout, components)

@@ -14,8 +14,9 @@ from server.ingest.dataset import DataSet, check_object, open_data_set
 from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
 from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
-from server.ingest.errors import IngestError
+from server.ingest.errors import IngestError, TruncatedError
 from server.ingest.fragments import (
+    Frames,
     frame_reader,
     is_encapsulated,
     locate_fragments,
@@ -29,6 +30,7 @@ from server.ingest.region import calibrate, view_of
 from server.ingest.sector import PROBES, find_sector
 from server.ingest.syntax import Storage
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
+from server.ingest.window import Window
 
 COLOUR_PROBE_EVERY = 8
 """Every how many frames one is looked at for colour; colour Doppler stays on for longer."""
@@ -146,8 +148,30 @@ def _native(data_set: DataSet, pixels: Element, declared: Layout) -> _Stored:
     is_little = data_set.header.encoding.is_little
     is_swapped = not is_little and pixels.vr == b"OW" and layout.bytes_per_sample == 1
     read = frame_reader(frames, data_set.window)
-    decoder = choose_native(read(0), layout, is_little=is_little, is_swapped=is_swapped)
+    if is_swapped:
+        read = _swapped_reader(frames, data_set.window, pixels.offset)
+    decoder = choose_native(read(0), layout, is_little=is_little)
     warnings = (
         frames.warnings if layout == declared else (*frames.warnings, "chroma_not_subsampled")
     )
     return _Stored(len(frames.pieces), read, decoder, warnings)
+
+
+def _swapped_reader(frames: Frames, window: Window, start: int) -> Callable[[int], bytes]:
+    """Make a function that reads a frame of bytes which come in big-endian words.
+
+    The words go on over the borders of frames, so that a frame of odd length shares one with the
+    next.
+    """
+
+    def read(index: int) -> bytes:
+        ((offset, length),) = frames.pieces[index]
+        skipped = (offset - start) % 2
+        words = window.read_at(offset - skipped, (skipped + length + 1) // 2 * 2)
+        whole = np.frombuffer(words[: len(words) // 2 * 2], ">u2").astype("<u2").tobytes()
+        frame = whole[skipped : skipped + length]
+        if len(frame) < length:
+            raise TruncatedError(f"the file ends inside the last word of frame {index}")
+        return frame
+
+    return read

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -60,6 +61,18 @@ def test_big_endian_bytes_are_bytes_and_its_words_are_swapped(tmp_path: Path, vr
     made["PixelData"].VR = vr
     _, lumas = read(save(made, tmp_path / "clip", ExplicitVRBigEndian))
     assert np.array_equal(lumas, grey_cine())
+
+
+def test_big_endian_words_that_two_frames_share_are_swapped_as_pydicom_swaps_them(
+    tmp_path: Path,
+) -> None:
+    cine = grey_cine()[:, :47, :63]
+    words = np.frombuffer(cine.tobytes() + b"\0", "<u2").astype(">u2")
+    made = ultrasound(cine, PixelData=words.tobytes())
+    made["PixelData"].VR = "OW"
+    path = save(made, tmp_path / "clip", ExplicitVRBigEndian)
+    assert np.array_equal(pixel_array(path), cine)
+    assert np.array_equal(read(path)[1], cine)
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
