@@ -35,6 +35,10 @@ class Encoding:
         return "<" if self.is_little else ">"
 
 
+_UNKNOWN = Encoding(is_explicit=False, is_little=True)
+"""Of the items in a value of VR UN, whatever holds it (PS3.5 section 6.2.2 note 2)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """Where one data element lies.
@@ -180,7 +184,8 @@ class HeaderReader:
         """Keep or step over one element; returns where the next one starts."""
         is_wanted = element.tag in self._wanted
         is_sequence = element.vr == b"SQ" or element.length == UNDEFINED
-        if is_sequence or (is_wanted and not element.vr and self._holds_items(element, header)):
+        is_untold = element.vr in (b"", b"UN")
+        if is_sequence or (is_wanted and is_untold and self._holds_items(element, header)):
             keep = header.sequences.setdefault(element.tag, []) if is_wanted else None
             if element.length == UNDEFINED or is_wanted:
                 return self._items(element, header.encoding, keep, depth + 1)
@@ -203,7 +208,8 @@ class HeaderReader:
         return self._window.read_at(element.offset, element.length)
 
     def _holds_items(self, element: Element, header: Header) -> bool:
-        item = struct.pack(f"{header.encoding.order}HH", _ITEM >> 16, _ITEM & 0xFFFF)
+        order = _UNKNOWN.order if element.vr == b"UN" else header.encoding.order
+        item = struct.pack(f"{order}HH", _ITEM >> 16, _ITEM & 0xFFFF)
         return element.length >= 8 and self._window.read_at(element.offset, 4) == item
 
     def _items(
@@ -215,7 +221,7 @@ class HeaderReader:
                 f"sequences nest deeper than {MAX_DEPTH} at byte {sequence.offset}"
             )
         if sequence.vr == b"UN":
-            encoding = Encoding(is_explicit=False, is_little=True)  # PS3.5 section 6.2.2 note 2
+            encoding = _UNKNOWN
         offset = sequence.offset
         end = None if sequence.length == UNDEFINED else sequence.offset + sequence.length
         if end is not None and end > self._window.size:

@@ -1,9 +1,11 @@
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmwrite
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from model import Region
 from server.ingest import Clip, open_clip
@@ -49,6 +51,30 @@ def test_corners_are_inclusive_and_deltas_are_centimetres(tmp_path: Path) -> Non
 def test_a_negative_delta_is_a_direction_not_a_size(tmp_path: Path) -> None:
     clip = opened(tmp_path, box(IMAGE, deltas_cm=(-0.03, 0.05)))
     assert clip.spacing_mm == pytest.approx((0.5, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "start"),
+    [(ExplicitVRLittleEndian, b"\x18\0\x11\x60"), (ExplicitVRBigEndian, b"\0\x18\x60\x11")],
+)
+def test_regions_of_unknown_vr_are_read_as_implicit_little_endian(
+    tmp_path: Path, syntax: str, start: bytes
+) -> None:
+    """PS3.5 section 6.2.2, note 2."""
+    held = Dataset()
+    held.SequenceOfUltrasoundRegions = [box((4, 2, 59, 45))]
+    content = io.BytesIO()
+    dcmwrite(content, held, implicit_vr=True, little_endian=True)
+    made = ultrasound(grey_cine())
+    # What the element holds, behind its tag and length.
+    made.add_new(0x00186011, "OB", content.getvalue()[8:])
+    path = save(made, tmp_path / "clip", syntax)
+    written = path.read_bytes()
+    assert written.count(start + b"OB") == 1
+    path.write_bytes(written.replace(start + b"OB", start + b"UN"))
+    with open_clip(path) as clip:
+        assert clip.spacing_mm == pytest.approx((0.5, 0.3))
+        assert clip.region == Region(2, 4, 44, 56)
 
 
 def test_waveforms_and_graphics_are_never_the_tissue(tmp_path: Path) -> None:
