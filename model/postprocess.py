@@ -1,5 +1,7 @@
 """Masks on the source pixel grid."""
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,24 +26,31 @@ def to_source_labels(mask: Mask) -> NDArray[np.uint8]:
         region.top : region.top + region.height, region.left : region.left + region.width
     ]
     tissue_HW = seen_NHW.sum(axis=0)
-    rows, cols = (_labelled_span(tissue_HW, axis, inside_HW.shape[axis]) for axis in (0, 1))
-    if rows is not None and cols is not None:
-        _write_labels(seen_NHW, 1.0 - tissue_HW, inside_HW, (rows, cols))
+    # A structure beats the background only where all structures together reach one half.
+    left, top, width, height = cv2.boundingRect((tissue_HW >= 0.5).view(np.uint8))
+    if width > 0:
+        span = (
+            _source_span(top, height, box.height, region.height),
+            _source_span(left, width, box.width, region.width),
+        )
+        _write_labels(seen_NHW, 1.0 - tissue_HW, inside_HW, span)
     return labels_HW
 
 
-def _labelled_span(tissue_HW: NDArray[np.float32], axis: int, length: int) -> slice | None:
-    """Where labels can be along one axis of the source, None for nowhere.
+def _source_span(first: int, count: int, network_px: int, source_px: int) -> slice:
+    """Where labels can be along one axis of the region.
 
-    A structure beats the background only where all structures together reach one half, and linear
-    interpolation reaches no further than the next network pixel.
+    Linear interpolation reaches no further than the next network pixel.
+
+    Args:
+        first: network pixel that shows a structure.
+        count: network pixels up to the last that does.
+        network_px: length of the axis in network pixels.
+        source_px: its length in source pixels.
     """
-    hits = np.flatnonzero(tissue_HW.max(axis=1 - axis) >= 0.5)
-    if not hits.size:
-        return None
-    scale = length / tissue_HW.shape[axis]
-    first, last = (hits[0] - 0.5) * scale - 0.5, (hits[-1] + 1.5) * scale - 0.5
-    return slice(max(0, int(first)), min(length, int(np.ceil(last)) + 1))
+    scale = source_px / network_px
+    start, stop = (first - 0.5) * scale - 0.5, (first + count + 0.5) * scale - 0.5
+    return slice(max(0, int(start)), min(source_px, math.ceil(stop) + 1))
 
 
 def _write_labels(

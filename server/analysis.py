@@ -81,8 +81,12 @@ class Analysis:
         """The ejection fraction so far."""
         return self._tracker.ejection_fraction()
 
-    def step(self, frame: Frame) -> Finding:
+    def step(self, frame: Frame, *, keeps_outlines: bool = True) -> Finding:
         """Take the next frame.
+
+        Args:
+            frame: the next one.
+            keeps_outlines: False where nobody will look at the reading's contours.
 
         Raises:
             FrameError: it is of another size than the frames before.
@@ -94,7 +98,7 @@ class Analysis:
         if self._correct is not None:
             mask = self._correct(frame.seq, mask)
         inferred_s = time.perf_counter()
-        reading = measure_frame(mask, self._spacing_mm)
+        reading = measure_frame(mask, self._spacing_mm, keeps_outlines=keeps_outlines)
         beats = self._tracker.push(frame.seq, frame.time_us, reading)
         self._keep(beats)
         ef = self.ef

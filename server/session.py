@@ -251,7 +251,10 @@ class Session:
         decoded_s = time.perf_counter()
         if pixels_HW is None:
             return self._drop(header, "no_picture")
-        finding = self._analysis.step(Frame(header.seq, header.time_us, pixels_HW))
+        finding = self._analysis.step(
+            Frame(header.seq, header.time_us, pixels_HW),
+            keeps_outlines=self.hello.mask_encoding == "contour",
+        )
         labels_HW = to_source_labels(finding.mask)
         runs = Runs(labels_HW)
         mask = encode_mask(self.hello.mask_encoding, labels_HW, runs, finding.reading)

@@ -142,7 +142,8 @@ def heart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the masks are, measure a heart of 75 beats a minute and an EF of 1 - 60/140."""
     numbers = itertools.count()
 
-    def measure(_mask: Mask, _spacing_mm: object) -> Reading:
+    def measure(_mask: Mask, _spacing_mm: object, *, keeps_outlines: bool) -> Reading:
+        assert not keeps_outlines
         volume = 100 + 40 * np.cos(2 * np.pi * next(numbers) / 24)
         lv = Ventricle(
             area_px=volume ** (2 / 3),

@@ -34,6 +34,16 @@ def test_a_drawn_half_ellipsoid_has_its_figures() -> None:
     )
 
 
+def test_without_its_outlines_a_reading_is_the_same() -> None:
+    mask = half_ellipse_mask(160, LENGTH, WIDTH, tilt_degrees=12.0)
+    whole = measure_frame(mask, (1.0, 1.0))
+    brief = measure_frame(mask, (1.0, 1.0), keeps_outlines=False)
+    assert all(len(lines) == 1 for lines in whole.contours.values())
+    assert brief.contours == {"lv": (), "myocardium": (), "atrium": ()}
+    assert repr(ventricle(brief)) == repr(ventricle(whole))
+    assert brief.quality == whole.quality
+
+
 @given(tilt=st.floats(-40, 40), length=st.floats(60, 75), slender=st.floats(0.5, 0.7))
 @settings(deadline=None, max_examples=25)
 def test_a_tilted_ventricle_measures_the_same(tilt: float, length: float, slender: float) -> None:
