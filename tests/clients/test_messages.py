@@ -8,6 +8,7 @@ from gdkvm_client.masks import parse_mask
 from gdkvm_client.messages import parse_message
 from server.protocol import parse_frame
 from server.protocol import parse_message as parse_on_the_server
+from tests.clients.conftest import ScriptedServer
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,15 @@ def test_only_a_grey_image_becomes_a_gray8_frame() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "3", '{"type": "result"}', '{"kind": "ready"}', '{"type": "summary", "beats": 3}'],
+    [
+        "",
+        "[]",
+        "3",
+        '{"type": "result"}',
+        '{"kind": "ready"}',
+        '{"type": "summary", "beats": 3}',
+        '{"type": "dropped", "seq": 3, "time_us": null}',
+    ],
 )
 def test_what_is_not_of_the_protocol_is_refused(text: str) -> None:
     with pytest.raises(BadAnswerError):
@@ -80,6 +89,14 @@ def test_types_and_fields_of_a_newer_server_are_passed_over() -> None:
     found = parse_message(text)
     assert found is not None
     assert not isinstance(found, Result)
+
+
+def test_what_an_older_server_does_not_say_is_unknown() -> None:
+    message = json.loads(ScriptedServer().result(2**64 - 1, None, (2, 3)))
+    del message["saved_seq"]
+    found = parse_message(json.dumps(message))
+    assert isinstance(found, Result)
+    assert (found.seq, found.saved_seq) == (2**64 - 1, None)
 
 
 def test_run_lengths_that_do_not_fill_the_frame_are_refused() -> None:

@@ -22,7 +22,7 @@ class RleMask:
     """
 
     size: tuple[int, int]
-    counts: Mapping[str, NDArray[np.int64]]
+    counts: Mapping[str, Sequence[int]]
 
     def of(self, structure: str) -> NDArray[np.bool_]:
         """Decode one structure: rows x columns, True inside."""
@@ -67,10 +67,10 @@ def parse_mask(fields: Mapping[str, Any]) -> Mask:
     size = (int(rows), int(columns))
     match fields["encoding"]:
         case "rle":
-            counts = {name: np.asarray(runs, np.int64) for name, runs in fields["counts"].items()}
-            if any(runs.sum() != rows * columns for runs in counts.values()):
+            if any(sum(runs) != rows * columns for runs in fields["counts"].values()):
                 raise BadAnswerError("run lengths do not add up to the size of the frame")
-            return RleMask(size, counts)
+            # Not before somebody asks do they become arrays.
+            return RleMask(size, fields["counts"])
         case "png":
             try:
                 return PngMask(size, base64.b64decode(fields["png"], validate=True))

@@ -6,19 +6,17 @@ Fields that this version does not know are ignored, so that a newer server is un
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from gdkvm_client.errors import BadAnswerError, GdkvmError, InputError, error_of
 from gdkvm_client.masks import Mask, parse_mask
 
 SUBPROTOCOL = "gdkvm.v1"
-LATER = ("saved_seq",)
-"""Fields that a server of an earlier release does not send."""
-
 
 Codec = Literal["gray8", "rgb24", "jpeg", "png", "h264", "hevc", "mjpeg"]
 MaskEncoding = Literal["rle", "png", "contour", "none"]
@@ -264,10 +262,16 @@ Value = TypeVar("Value")
 
 
 def build(kind: type[Value], values: Mapping[str, Any]) -> Value:
-    """Fill a dataclass from JSON: lists become tuples, unknown fields are left out."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    # Fields that came later than version 1 of the protocol are missing from older servers.
-    found = {name: values[name] for name in names if name in values or name not in LATER}
+    """Fill a dataclass from JSON: lists become tuples, unknown fields are left out.
+
+    Fields that came later than version 1 of the protocol are missing from older servers; those have
+    a default.
+
+    Raises:
+        TypeError: a field without a default is missing.
+    """
+    names: tuple[str, ...] = kind.__match_args__  # type: ignore[attr-defined]
+    found = {name: values[name] for name in names if name in values}
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in found.items()})
 
 
@@ -305,7 +309,7 @@ def parse_message(text: str | bytes) -> Message | GdkvmError | None:
         BadAnswerError: not JSON, or a known type of another shape.
     """
     try:
-        values = json.loads(text)
+        values = orjson.loads(text)
         match values["type"]:
             case "ready":
                 return build(Ready, {**values, "model": build(Model, values["model"])})
