@@ -50,9 +50,9 @@ class Material:
 
     @property
     def findings(self) -> Findings:
-        """What was found; without who corrected it where the patient is taken out."""
+        """What was found; without who corrected it, and when, where the patient is taken out."""
         findings = self.study.findings
-        return findings if self.deidentifier is None else findings.without_names()
+        return findings if self.deidentifier is None else findings.anonymous()
 
     def masks(self) -> Masks:
         """The label maps."""

@@ -46,7 +46,7 @@ class Edit:
         revision: of the result that it led to, rising by one from 1.
         frame: place in the clip, from 0.
         who: name of the API key, None where the server has none.
-        time: UTC, ISO 8601.
+        time: UTC, ISO 8601; empty where nobody must know.
         before: how the frame was.
         after: how it is; without contours where the network's own were restored.
     """
@@ -68,9 +68,9 @@ class Edit:
         """As part of a clip's result."""
         return asdict(self)
 
-    def without_name(self) -> "Edit":
-        """The same by nobody."""
-        return replace(self, who=None)
+    def anonymous(self) -> "Edit":
+        """The same by nobody and at no time: a correction is often made on the day of the study."""
+        return replace(self, who=None, time="")
 
 
 def edits_of(document: Mapping[str, Any]) -> tuple[Edit, ...]:

@@ -65,9 +65,9 @@ class Findings:
         """How often outlines were corrected."""
         return self.edits[-1].revision if self.edits else 0
 
-    def without_names(self) -> "Findings":
-        """The same without who corrected outlines."""
-        return replace(self, edits=[edit.without_name() for edit in self.edits])
+    def anonymous(self) -> "Findings":
+        """The same without who corrected outlines, and when."""
+        return replace(self, edits=[edit.anonymous() for edit in self.edits])
 
 
 @dataclass(frozen=True, slots=True)

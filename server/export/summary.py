@@ -305,7 +305,7 @@ class _Page:
             [
                 str(edit.revision),
                 str(edit.frame + 1),
-                edit.time.replace("T", " ").replace("+00:00", " UTC"),
+                edit.time.replace("T", " ").replace("+00:00", " UTC") or "-",
                 edit.who or "-",
                 ", ".join(_NAMES[name] for name in edit.after.contours or ()) or "undone",
                 _change(edit.before.lv_area_px, edit.after.lv_area_px),

@@ -166,9 +166,10 @@ def edits_in_words(edits: Sequence[Edit]) -> str:
     last = last_edits(edits)
     if not last:
         return ""
-    frames = ", ".join(f"{frame + 1} ({_by(edit)})" for frame, edit in sorted(last.items()))
+    frames = ", ".join(f"{frame + 1}{_by(edit)}" for frame, edit in sorted(last.items()))
     return f"Outlines were corrected by hand in frame {frames}."
 
 
 def _by(edit: Edit) -> str:
-    return f"{edit.who}, {edit.time}" if edit.who else edit.time
+    told = ", ".join(filter(None, (edit.who, edit.time)))
+    return f" ({told})" if told else ""

@@ -9,6 +9,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
 from server.artefacts import ARTEFACTS, Material, anonymous_name
+from server.edits import Edit, EditSide
 from server.errors import DeidentifyError
 from server.export.deidentify import Deidentifier
 from tests.server.export.conftest import IDENTITY, analyse, name_patient
@@ -60,6 +61,22 @@ def test_no_object_tells_who_the_patient_is(fan: Material, name: str, tmp_path: 
     # dciodvfy knows no label maps yet, which came to the standard in 2024 (supplement 243).
     if not name.startswith("seg-"):
         assert_valid(path, ANONYMOUS)
+
+
+def test_no_file_without_the_patient_tells_who_corrected_it_or_on_which_day(
+    fan: Material, tmp_path: Path
+) -> None:
+    """PS3.15 table E.1-1 takes dates and operators out of every object, text included."""
+    side = EditSide({"lv": [[(60.0, 150.0), (90.0, 150.0), (90.0, 170.0)]]}, 300.0, None)
+    edit = Edit(1, 2, "reader-7", "2024-02-29T10:11:12+00:00", side, side)
+    corrected = replace(fan, study=fan.study.with_edits([edit]))
+    for name in ("sr.dcm", "sr-1500.dcm", "report.html"):
+        for is_anonymous in (True, False):
+            it = corrected if is_anonymous else replace(corrected, deidentifier=None)
+            ARTEFACTS[name].write(tmp_path / name, it)
+            content = (tmp_path / name).read_bytes()
+            assert b"orrect" in content
+            assert [b"reader-7" in content, b"2024-02-29" in content] == 2 * [not is_anonymous]
 
 
 def test_pseudonyms_link_the_objects_of_one_key_and_of_no_other(
