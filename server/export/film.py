@@ -32,13 +32,15 @@ class Film:
         context.thread_count = 1
         # Else the last picture would be shown for one nominal period, whatever its own.
         context.flags |= Flags.frame_duration
+        self._last_tick = -1
 
     def add(self, picture_HW3: NDArray[np.uint8], start_s: float, duration_s: float) -> None:
         """Append one RGB picture, shown from ``start_s`` for ``duration_s``."""
         frame = av.VideoFrame.from_ndarray(picture_HW3, format="rgb24")
         frame.time_base = Fraction(1, TICKS_PER_S)
-        frame.pts = round(start_s * TICKS_PER_S)
-        frame.duration = round(duration_s * TICKS_PER_S)
+        # Frames less than a tick apart would fall on one, which no container takes.
+        frame.pts = self._last_tick = max(round(start_s * TICKS_PER_S), self._last_tick + 1)
+        frame.duration = max(1, round(duration_s * TICKS_PER_S))
         self._container.mux(self._stream.encode(frame))
 
     def finish(self) -> None:

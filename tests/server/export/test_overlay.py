@@ -96,6 +96,14 @@ def test_uneven_frame_times_are_kept(tmp_path: Path) -> None:
     assert shown == pytest.approx([0.0, 0.02, 0.09, 0.1], abs=1e-4)
 
 
+def test_frames_a_microsecond_apart_are_each_shown(tmp_path: Path) -> None:
+    times_us = [0, 33_333, 33_334, 33_335, 66_667]
+    write_overlay(tmp_path / "overlay.mp4", *clip(times_us))
+    assert probe(tmp_path / "overlay.mp4")["nb_frames"] == str(len(times_us))
+    shown = [time for time, _ in decode(tmp_path / "overlay.mp4")]
+    assert shown == pytest.approx([time_us / 1e6 for time_us in times_us], abs=3 / 90_000)
+
+
 def test_a_clip_of_unknown_frame_rate_is_shown_at_30_per_second(tmp_path: Path) -> None:
     write_overlay(tmp_path / "overlay.mp4", *clip())
     shown = [time for time, _ in decode(tmp_path / "overlay.mp4")]
