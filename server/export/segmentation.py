@@ -217,8 +217,10 @@ def _add_label_maps(made: Dataset, masks: Masks, maker: Maker) -> None:
         "bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "number_of_frames": 1,
         "photometric_interpretation": "MONOCHROME2",
     }  # fmt: skip
+    # Not by GDCM, which ends the whole process over a frame of an odd number of pixels.
     frames = [
-        RLELosslessEncoder.encode(labels_HW.tobytes(), **layout) for labels_HW in masks.maps()
+        RLELosslessEncoder.encode(labels_HW.tobytes(), encoding_plugin="pydicom", **layout)
+        for labels_HW in masks.maps()
     ]
     made.NumberOfFrames = len(frames)
     made.PerFrameFunctionalGroupsSequence = [

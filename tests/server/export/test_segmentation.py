@@ -7,6 +7,7 @@ import highdicom
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom import dcmread
 
 from server.artefacts import Material, write_segmentation
 from server.errors import NotAvailableError
@@ -15,6 +16,7 @@ from server.export.colour import dicom_lab, to_lab
 from server.export.segmentation import BitPacker, SegmentationType
 from tests.server.export.conftest import IDENTITY
 from tests.server.export.reading import assert_valid
+from tests.server.ingest.making import run
 
 
 def labels_of(material: Material) -> NDArray[np.uint8]:
@@ -37,6 +39,30 @@ def test_another_library_reads_the_masks_frame_by_frame(
     for number in (1, 2, 3):
         np.testing.assert_array_equal(found[..., number - 1], expected == number)
     assert str(read.get_segment_description(1).segmented_property_type.value) == "87878005"
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_masks_of_an_odd_number_of_pixels_are_what_went_in(
+    heart: Material, tmp_path: Path, kind: SegmentationType
+) -> None:
+    labels = labels_of(heart)[:, 1:, 1:]
+    assert labels[0].size % 2 == 1
+    odd = replace(
+        heart,
+        labels=[zlib.compress(frame.tobytes()) for frame in labels],
+        study=replace(heart.study, size=(labels.shape[1], labels.shape[2])),
+    )
+    path = tmp_path / "seg.dcm"
+    write_segmentation(path, odd, kind)
+    if kind == "labelmap":
+        run("dcmdrle", path, tmp_path / "plain.dcm")
+        stored = np.frombuffer(dcmread(tmp_path / "plain.dcm").PixelData, np.uint8)
+        np.testing.assert_array_equal(stored[: labels.size], labels.ravel())
+    else:
+        assert_valid(path)
+        shown = [labels == number for number in (1, 2, 3)]
+        found = np.concatenate([each[each.any(axis=(1, 2))] for each in shown])
+        np.testing.assert_array_equal(dcmread(path).pixel_array, found)
 
 
 def test_the_binary_form_is_valid_and_repeats_the_patient(heart: Material, tmp_path: Path) -> None:
