@@ -16,7 +16,7 @@ from pydicom.uid import JPEGBaseline8Bit, MultiFrameTrueColorSecondaryCaptureIma
 
 from model import Frame
 from server.export.deidentify import Deidentifier
-from server.export.film import NOMINAL_FPS, starts_s
+from server.export.film import starts_s
 from server.export.objects import NOTICE, Kind, Maker, begin_object, reference, write_object
 from server.export.overlay import Findings, pictures
 from server.export.pen import Canvas
@@ -112,12 +112,17 @@ def _describe(findings: Findings, maker: Maker, size: tuple[int, int], ratio: fl
 
 
 def _add_times(made: Dataset, times_us: Sequence[int | None]) -> None:
-    """Say when each picture is shown; pages, where the clip does not know."""
+    """Say when each picture is shown; pages, where the clip does not know.
+
+    Source:
+        DICOM PS3.3 C.7.6.6 and C.8.6.3 (one picture alone is no increment from another).
+    """
+    if len(times_us) < 2:
+        return
     starts = starts_s(times_us)
-    if starts is None or len(starts) < 2:
+    if starts is None:
         made.FrameIncrementPointer = 0x00182001
         made.PageNumberVector = list(range(1, len(times_us) + 1))
-        made.RecommendedDisplayFrameRate = NOMINAL_FPS
         return
     steps_ms = [round(1000 * step, 3) for step in np.diff(starts)]
     if max(steps_ms) - min(steps_ms) <= 0.002:

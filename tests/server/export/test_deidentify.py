@@ -129,3 +129,16 @@ def test_the_capture_shows_every_frame_with_its_time(heart: Material, tmp_path: 
     assert pixel_array(path, index=len(heart.labels) - 1).shape == (made.Rows, made.Columns, 3)
     assert made.PatientName == IDENTITY["PatientName"]
     assert made.BurnedInAnnotation == "YES"
+
+
+@pytest.mark.parametrize(("count", "period"), [(1, "40"), (2, "40"), (6, "0")])
+def test_the_capture_is_valid_also_of_one_picture_and_where_times_are_unknown(
+    tmp_path: Path, count: int, period: str
+) -> None:
+    frames = np.full((count, ROWS, COLUMNS), 60, np.uint8)
+    clip = name_patient(save(ultrasound(frames, FrameTime=period), tmp_path / "clip.dcm"))
+    path = tmp_path / "capture.dcm"
+    ARTEFACTS["secondary-capture.dcm"].write(path, analyse(clip))
+    assert_valid(path)
+    assert dcmread(path).NumberOfFrames == count
+    assert ("FrameTime" in dcmread(path)) == (count > 1 and period != "0")
