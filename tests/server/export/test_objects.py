@@ -1,13 +1,16 @@
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.uid import SegmentationStorage
 
 from server.artefacts import Material
 from server.export.objects import Kind, Maker, begin_object
-from server.export.origin import Origin
+from server.export.origin import Origin, read_origin
 from tests.server.export.conftest import IDENTITY
+from tests.server.ingest.making import save, ultrasound
 from tests.server.phantom import grey_predictor
 
 KIND = Kind("seg", SegmentationStorage, "SEG", 1, "masks")
@@ -43,3 +46,29 @@ def test_no_zone_is_said_of_times_whose_zone_nobody_knows(zone: str | None) -> N
 def test_the_zone_is_read_from_the_clip_s_header(heart: Material) -> None:
     made = begin_object(KIND, heart.maker())
     assert made.TimezoneOffsetFromUTC == IDENTITY["TimezoneOffsetFromUTC"]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "method"),
+    [
+        (".50", "ISO_10918_1"),
+        (".91", "ISO_15444_1"),
+        (".101", "ISO_13818_2"),
+        (".102.1", "ISO_14496_10"),
+        (".104", "ISO_14496_10"),
+        (".106.1", "ISO_14496_10"),
+        (".107", "ISO_23008_2"),
+        (".108", "ISO_23008_2"),
+        (".203", "ISO_15444_15"),
+    ],
+)
+def test_how_pixels_were_compressed_is_told_where_the_header_is_silent(
+    tmp_path: Path, syntax: str, method: str
+) -> None:
+    """The terms of DICOM PS3.3 C.7.6.1.1.5.1, for the transfer syntaxes of PS3.6 annex A."""
+    made = ultrasound(np.zeros((1, 48, 64), np.uint8))
+    path = save(made, tmp_path / "clip", "1.2.840.10008.1.2.4" + syntax, [b"\xff\xd8\xff\xd9"])
+    origin = read_origin(path)
+    assert origin is not None
+    assert origin.lossy is not None
+    assert origin.lossy.method == method
