@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.commands.bench import jpegs_of, machine, size_of
-from server.commands.load import Answers, Load, run_load
+from server.commands.load import Answers, Load, run_lightly, run_load
 from server.commands.local import local_server
 from server.commands.streaming import websocket_url
 
@@ -122,7 +122,7 @@ def curve(options: argparse.Namespace) -> Iterator[str]:
                     options.seconds,
                     is_declared=not options.all,
                 )
-                yield row(load, *asyncio.run(put(load, address)))
+                yield row(load, *run_lightly(put(load, address)))
                 time.sleep(REST_S)
 
 

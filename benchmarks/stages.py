@@ -34,7 +34,7 @@ from benchmarks.loop_watch import LoopWatch
 from gdkvm_client import Clips, GdkvmError
 from model import BeatTracker
 from server.commands.bench import jpegs_of, size_of
-from server.commands.load import Load, run_load
+from server.commands.load import Load, run_lightly, run_load
 from server.commands.serving import DrainingServer, hold_up_nobody, warm_up
 from server.ingest import sample_path
 from server.payload import PayloadDecoder
@@ -45,7 +45,7 @@ from server.stream import FrameSocket
 
 WARM_UP_FRAMES = 60
 BOTHER_S = 0.5
-CLIENT = "import sys, asyncio; from benchmarks.stages import send; send(*map(float, sys.argv[1:]))"
+CLIENT = "import sys; from benchmarks.stages import send; send(*map(float, sys.argv[1:]))"
 
 Times = defaultdict[str, list[float]]
 
@@ -115,7 +115,7 @@ def send(port: float, sessions: float, fps: float, seconds: float) -> None:
     """The client's side, in a process of its own."""
     images = jpegs_of(None)
     url = f"ws://127.0.0.1:{port:.0f}/v1/stream"
-    answers = asyncio.run(run_load(Load(url, size_of(images), images, int(sessions), fps, seconds)))
+    answers = run_lightly(run_load(Load(url, size_of(images), images, int(sessions), fps, seconds)))
     found: dict[str, float] = {"dropped": answers.dropped, "refused": answers.refused}
     if answers.times_ms:
         found |= {f"p{p}": float(np.percentile(answers.times_ms, p)) for p in (50, 99)}
