@@ -37,8 +37,8 @@ def eager() -> FastAPI:
             image_11HW, size = to_input(jpeg, info.network_size)
             with torch.inference_mode():
                 output, state = network.step(torch.from_numpy(image_11HW), state)
-                probabilities_BNHW = output.logits_BNHW.softmax(dim=1)[:, 1:]
-            return to_png(probabilities_BNHW[0].numpy(), size)
+                probabilities_NHW = output.probabilities_BNHW[0].numpy()
+            return to_png(probabilities_NHW, size)
 
         try:
             while True:

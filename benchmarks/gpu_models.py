@@ -49,8 +49,7 @@ def live_model() -> Model:
 
     def step(network: LiveNetwork, image_B1HW: Tensor, *state: Tensor) -> Sequence[Tensor]:
         output, after = network.step(image_B1HW, NetworkState(*state))
-        probabilities_BNHW = output.logits_BNHW.float().softmax(dim=1)[:, 1:]
-        return probabilities_BNHW, torch.sigmoid(output.presence_B.float()), *after
+        return output.probabilities_BNHW, torch.sigmoid(output.presence_B.float()), *after
 
     shapes = tuple(tuple(part.shape) for part in LiveNetwork(info.config).initial_state(1))
     spec = StateSpec(LIVE_STATE_NAMES, shapes)

@@ -37,12 +37,32 @@ class StepOutput(NamedTuple):
     """What a step says of its frame.
 
     Attributes:
-        logits_BNHW: class scores at full size, background first.
+        scores_BNSHW: class scores, background first, of the S = 4 sub-pixels of every pixel at half
+            size: upper left, upper right, lower left, lower right.
         presence_B: score (before the sigmoid) that this is an apical view of a left ventricle.
     """
 
-    logits_BNHW: Tensor
+    scores_BNSHW: Tensor
     presence_B: Tensor
+
+    @property
+    def logits_BNHW(self) -> Tensor:  # noqa: N802 (carries its axes)
+        """Class scores at full size, background first."""
+        return functional.pixel_shuffle(self.scores_BNSHW.flatten(1, 2), 2)
+
+    @property
+    def probabilities_BNHW(self) -> Tensor:  # noqa: N802 (carries its axes)
+        """Of every structure at full size, float32."""
+        return functional.pixel_shuffle(_shares(self.scores_BNSHW.float()).flatten(1, 2), 2)
+
+
+def _shares(scores_BNSHW: Tensor) -> Tensor:
+    """Probabilities of the structures; taken before sub-pixels are put in place, which costs less.
+
+    Returns:
+        shares_BNSHW, without the background.
+    """
+    return scores_BNSHW.softmax(dim=1)[:, 1:]
 
 
 def position_code(channels: int, side: int) -> Tensor:
@@ -151,11 +171,12 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(w2, 4 * CLASSES, 3, padding=1)
 
     def forward(self, fused_BCHW: Tensor, features: Features) -> Tensor:
-        """logits_BNHW at full size."""
+        """scores_BNSHW; see StepOutput."""
         x = self._up(self.lift8(fused_BCHW), features.f8_BCHW, self.block8)
         x = self._up(self.lift4(x), features.f4_BCHW, self.block4)
         x = self._up(self.lift2(x), features.f2_BCHW, self.block2)
-        return functional.pixel_shuffle(self.head(x), 2)
+        scores_BNSHW: Tensor = self.head(x).unflatten(1, (CLASSES, 4))
+        return scores_BNSHW
 
     @staticmethod
     def _up(x_BCHW: Tensor, skip_BCHW: Tensor, block: nn.Module) -> Tensor:
@@ -209,13 +230,14 @@ class LiveNetwork(nn.Module):
         """The recurrent part of ``step``, for clips whose frames were encoded in one batch."""
         key_BKP, query_BKP = self.address(features.f16_BCHW, state.sensory_BCHW)
         fused_BCHW = self._fuse(features.f16_BCHW, query_BKP, state)
-        logits_BNHW = self.decoder(fused_BCHW, features)
+        scores_BNSHW = self.decoder(fused_BCHW, features)
         presence_B = self.presence(fused_BCHW.mean(dim=(2, 3)))[:, 0]
-        drawn_BNHW = functional.avg_pool2d(logits_BNHW.softmax(dim=1)[:, 1:], 16)
+        pooled_BCHW = functional.avg_pool2d(_shares(scores_BNSHW).flatten(1, 2), 8)
+        drawn_BNHW = pooled_BCHW.unflatten(1, (CLASSES - 1, 4)).mean(dim=2)
         seen_BCHW = torch.cat([fused_BCHW, drawn_BNHW], dim=1)
         memory_BMKV = self._write(key_BKP, seen_BCHW, fused_BCHW, state)
         sensory_BCHW = self.sensory(seen_BCHW, state.sensory_BCHW)
-        return StepOutput(logits_BNHW, presence_B), NetworkState(memory_BMKV, sensory_BCHW)
+        return StepOutput(scores_BNSHW, presence_B), NetworkState(memory_BMKV, sensory_BCHW)
 
     def _fuse(self, f16_BCHW: Tensor, query_BKP: Tensor, state: NetworkState) -> Tensor:
         readout_BMVP = recall(state.memory_BMKV, query_BKP)

@@ -131,8 +131,7 @@ class TorchBackend:
         is_reduced = self._precision == "bf16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_reduced):
             output, after = self._network.step(image_B1HW, NetworkState(*state))
-        probabilities_BNHW = output.logits_BNHW.float().softmax(dim=1)[:, 1:]
-        return probabilities_BNHW, torch.sigmoid(output.presence_B.float()), *after
+        return output.probabilities_BNHW, torch.sigmoid(output.presence_B.float()), *after
 
 
 def _load(parameters: Path, config: ModelConfig) -> LiveNetwork:

@@ -88,8 +88,7 @@ class ExportedStep(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """probabilities_BNHW without background, presence_B, and the next state."""
         output, state = self.network.step(image_B1HW, NetworkState(memory_BMKV, sensory_BCHW))
-        probabilities_BNHW = output.logits_BNHW.softmax(dim=1)[:, 1:]
-        return probabilities_BNHW, torch.sigmoid(output.presence_B), *state
+        return output.probabilities_BNHW, torch.sigmoid(output.presence_B), *state
 
 
 def load_checkpoint(path: Path) -> LiveNetwork:
