@@ -7,6 +7,7 @@ Source:
 
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -34,6 +35,7 @@ _QUALITY = [
 ]  # fmt: skip
 _PIXEL_DATA = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
 _ITEM, _END = 0xE000, 0xE0DD
+MOST_TEXT_BYTES = 0xFFFE
 
 
 def write_capture(
@@ -130,7 +132,25 @@ def _add_times(made: Dataset, times_us: Sequence[int | None]) -> None:
         made.FrameTime = f"{1000 * (starts[-1] - starts[0]) / len(steps_ms):.6g}"
     else:
         made.FrameIncrementPointer = 0x00181065
-        made.FrameTimeVector = ["0", *(f"{step_ms:.6g}" for step_ms in steps_ms)]
+        made.FrameTimeVector = increments_ms(starts)
+
+
+def increments_ms(starts: Sequence[float]) -> list[str]:
+    """Write the time from each picture to the next as FrameTimeVector, as finely as it takes.
+
+    Args:
+        starts: when each picture is shown, in seconds.
+
+    Source:
+        DICOM PS3.5 section 7.1.2 (a DS holds less than 64 KiB where its VR is told).
+    """
+    for digits in (3, 2, 1, 0):
+        # Rounded as times and not as steps, so that errors do not add up.
+        rounded_ms = [round(1000 * (start - starts[0]), digits) for start in starts]
+        steps = ["0", *(f"{b - a:.{digits}f}" for a, b in pairwise(rounded_ms))]
+        if len("\\".join(steps)) <= MOST_TEXT_BYTES:
+            break
+    return steps
 
 
 def _append_pixels(path: Path, scratch: Path, lengths: Sequence[int]) -> None:

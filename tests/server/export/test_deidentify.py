@@ -11,6 +11,7 @@ from pydicom.pixels.utils import pixel_array
 from server.artefacts import ARTEFACTS, Material, anonymous_name
 from server.edits import Edit, EditSide
 from server.errors import DeidentifyError
+from server.export.capture import increments_ms
 from server.export.deidentify import Deidentifier
 from tests.server.export.conftest import IDENTITY, analyse, name_patient
 from tests.server.export.reading import ANONYMOUS, assert_valid
@@ -142,3 +143,13 @@ def test_the_capture_is_valid_also_of_one_picture_and_where_times_are_unknown(
     assert_valid(path)
     assert dcmread(path).NumberOfFrames == count
     assert ("FrameTime" in dcmread(path)) == (count > 1 and period != "0")
+
+
+def test_the_uneven_times_of_a_long_clip_fit_into_their_attribute() -> None:
+    """PS3.5 section 7.1.2: 65534 bytes at most; the last picture is where it was."""
+    starts = list(np.cumsum([index * 7919 % 977 / 1e6 + 0.033 for index in range(10_000)]))
+    steps_ms = increments_ms(starts)
+    assert len("\\".join(steps_ms)) <= 65_534
+    shown_ms = np.cumsum([float(step) for step in steps_ms])
+    np.testing.assert_allclose(shown_ms, 1000 * (np.array(starts) - starts[0]), atol=0.006)
+    assert increments_ms([1.0, 1.02, 1.05]) == ["0", "20.000", "30.000"]
