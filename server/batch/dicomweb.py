@@ -73,15 +73,22 @@ def open_web(key: str | None) -> Iterator[httpx.Client]:
 
 
 def _pages(web: httpx.Client, url: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Every answer to a search, page by page."""
-    offset = 0
+    """Every answer to a search, page by page.
+
+    Raises:
+        ListingError: the server gives one page again and again.
+    """
+    offset, before = 0, None
     while True:
         asked = query | {"limit": str(PAGE), "offset": str(offset)}
         answer = web.get(url, params=asked, headers={"Accept": _SEARCH_ACCEPT})
         found = [] if answer.raise_for_status().status_code == 204 else answer.json()
+        if found and found == before:
+            raise ListingError("the DICOMweb server gives the same page again: narrow the search")
         yield from found
-        offset += len(found)
-        if len(found) < PAGE:
+        offset, before = offset + len(found), found
+        # More than was asked for is all there is, from a server that knows no pages.
+        if len(found) != PAGE:
             return
 
 

@@ -1,7 +1,12 @@
 """Clips from a real DICOMweb server, Orthanc: searched, fetched, and what goes wrong on the way."""
 
 import io
+import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -9,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from server.batch.dicomweb import fetch, open_web, search
+from server.batch.dicomweb import INSTANCE, PAGE, SERIES, STUDY, fetch, open_web, search
 from server.batch.errors import FetchError, ListingError
 from server.ingest import IngestLimits, TooLargeError, open_clip, sample_path
 from tests.server.orthanc import orthanc_server
@@ -82,3 +87,41 @@ def test_a_key_is_a_token_unless_it_names_its_scheme(key: str | None, sent: str 
     with open_web(key) as web:
         asked: httpx.Headers = web.headers
         assert asked.get("Authorization") == sent
+
+
+@contextmanager
+def serving_without_pages(count: int, page: int | None) -> Iterator[str]:
+    """A DICOMweb server of so many series, of which every search finds the first page, or all."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_series = self.path.startswith("/series")
+            found = [
+                {tag: {"vr": "UI", "Value": [f"1.2.{number}"]} for tag in (STUDY, SERIES, INSTANCE)}
+                for number in range(count if is_series else 1)
+            ][:page]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_server_that_knows_no_pages_is_searched_once() -> None:
+    with serving_without_pages(PAGE + 1, None) as address:
+        assert len(list(islice(search(address, None), 2 * PAGE))) == PAGE + 1
+
+
+def test_a_server_that_knows_only_its_first_page_is_told_in_words() -> None:
+    with (
+        serving_without_pages(PAGE + 1, PAGE) as address,
+        pytest.raises(ListingError, match="narrow"),
+    ):
+        list(islice(search(address, None), 2 * PAGE))
