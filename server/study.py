@@ -48,11 +48,12 @@ class Study:
         return replace(self, document=document, findings=findings)
 
 
-def analyse_clip(
+def analyse_clip(  # noqa: PLR0913 (all but two have a default)
     path: Path,
     predictor: Predictor,
     *,
     view: str | None = None,
+    assumed_view: str | None = None,
     limits: IngestLimits | None = None,
     progress: Progress | None = None,
     labels: list[bytes] | None = None,
@@ -64,6 +65,7 @@ def analyse_clip(
         path: the file.
         predictor: the network.
         view: where the caller knows better than the file.
+        assumed_view: where neither the caller nor the file knows.
         limits: bounds of what is read.
         progress: told frames done and in all (None: unknown); may raise to stop.
         labels: filled with one deflated label map a frame, where given.
@@ -84,7 +86,7 @@ def analyse_clip(
             if progress is not None:
                 progress(len(frames), clip.frame_count)
         analysis.finish()
-        chosen = view or clip.view
+        chosen = view or clip.view or assumed_view
         ef = withhold(analysis.ef, clip, chosen)
         findings = Findings(frames, analysis.beats, ef, chosen)
         return Study(document_of(clip, findings, predictor), findings, clip.size)

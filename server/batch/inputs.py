@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.batch.dicomweb import search
 from server.batch.errors import ListingError
+from server.ingest.region import view_named
 
 MANIFESTS = (".txt", ".csv")
 _WEB = ("http://", "https://")
@@ -93,7 +94,7 @@ def _read_rows(rows: "csv.DictReader[str]", path: Path) -> Iterator[Input]:
     for row in rows:
         if told := (row[place] or "").strip():
             view = (row[names["view"]] or "").strip() if "view" in names else ""
-            yield _at(told, path, view or None)
+            yield _at(told, path, (view_named(view) or view) or None)
 
 
 def _at(told: str, manifest: Path, view: str | None = None) -> Input:

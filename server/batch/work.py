@@ -72,8 +72,9 @@ class Analyst:
 
     def _analyse(self, wanted: Input, path: Path, masks: Path) -> Outcome:
         labels: list[bytes] | None = [] if self._task.has_masks else None
-        view = wanted.view or self._task.view
-        study = analyse_clip(path, self._predictor, view=view, labels=labels)
+        study = analyse_clip(
+            path, self._predictor, view=wanted.view, assumed_view=self._task.view, labels=labels
+        )
         if labels is None:
             return found(wanted.place, study)
         write_masks(masks, study, labels)

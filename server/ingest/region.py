@@ -198,7 +198,12 @@ def view_of(header: Header) -> str | None:
         if (view := _VIEW_OF_CODE.get(item.text(Tag.CodeValue))) is not None:
             return view
     for tag in (Tag.ViewName, Tag.StageName):
-        name = "".join(letter for letter in header.text(tag).lower() if letter.isalnum())
-        if name in _VIEW_OF_NAME:
-            return _VIEW_OF_NAME[name]
+        if (view := view_named(header.text(tag))) is not None:
+            return view
     return None
+
+
+def view_named(words: str) -> str | None:
+    """Name the view that people call so, such as "4 Ch"; None where nobody does."""
+    name = "".join(letter for letter in words.lower() if letter.isalnum())
+    return _VIEW_OF_NAME.get(name)

@@ -39,6 +39,18 @@ def test_a_csv_may_say_the_view(tmp_path: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "view"),
+    [("a4c", "A4C"), ("2CH", "A2C"), ("Apical four chamber", "A4C"), ("plax", "PLAX"), ("x", "x")],
+)
+def test_views_of_a_csv_are_known_by_the_names_that_files_give_them(
+    tmp_path: Path, told: str, view: str
+) -> None:
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(f"path,view\n/a.dcm,{told}\n")
+    assert list_inputs(str(manifest), OUT) == [Input("/a.dcm", view)]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("clips.csv", b"file\n/a.dcm\n", "needs a column"),
