@@ -5,6 +5,7 @@ All outlines here are closed, P x 2 (row, column) on an isotropic grid.
 Source: ef-and-measurement.md section 1.3.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -52,7 +53,7 @@ class LongAxis:
     @property
     def length(self) -> float:
         """Distance from apex to base."""
-        return float(np.hypot(*(self.base_2 - self.apex_2)))
+        return math.dist(self.apex_2, self.base_2)
 
 
 def find_long_axis(
@@ -162,13 +163,13 @@ def _axis_from_hinges(
     outline_P2: NDArray[np.float64], hinges_22: NDArray[np.float64], method: AxisMethod
 ) -> LongAxis | None:
     """Take the outline's point farthest from the middle of the hinges as the apex, and check."""
-    base_2 = hinges_22.mean(axis=0)
+    base_2 = 0.5 * (hinges_22[0] + hinges_22[1])
     away_P2 = outline_P2 - base_2
-    apex_2 = outline_P2[int(np.argmax(np.hypot(away_P2[:, 0], away_P2[:, 1])))]
+    apex_2 = outline_P2[int(np.hypot(away_P2[:, 0], away_P2[:, 1]).argmax())]
     axis = LongAxis(apex_2, base_2, hinges_22, method)
     low, high = HINGES_PER_LENGTH
-    width = float(np.hypot(*(hinges_22[1] - hinges_22[0])))
-    return axis if low * axis.length <= width <= high * axis.length else None
+    width, length = math.dist(*hinges_22.tolist()), axis.length
+    return axis if low * length <= width <= high * length else None
 
 
 def _longest_arc(

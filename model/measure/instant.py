@@ -155,11 +155,12 @@ def _point(point_2: NDArray[np.float64]) -> Point:
 
 def _border_share(outline_P2: NDArray[np.float64], steps_P: NDArray[np.float64], fit: Fit) -> float:
     """Tell which part of the outline runs along the edge of the image region."""
-    points_P2 = fit.to_source(outline_P2[:-1])
     region = fit.region
     first_2 = np.array([region.top, region.left]) + BORDER_PX
     last_2 = first_2 + np.array([region.height, region.width]) - 1.0 - 2.0 * BORDER_PX
-    is_near_P = ((points_P2 < first_2) | (points_P2 > last_2)).any(axis=1)
+    (top, left), (bottom, right) = fit.to_network(np.array([first_2, last_2])).tolist()
+    rows_P, cols_P = outline_P2[:-1, 0], outline_P2[:-1, 1]
+    is_near_P = (rows_P < top) | (rows_P > bottom) | (cols_P < left) | (cols_P > right)
     return float(steps_P[is_near_P].sum() / steps_P.sum())
 
 
