@@ -64,7 +64,7 @@ def run(
     context.enable_progress_bars = False
     # A worker that ends with its clip must not end the run: what has no outcome is named below.
     context.max_errored_blocks = -1
-    missing = {each.place for each in inputs}
+    missing = {each.name for each in inputs}
     # One clip a block: its row is there as soon as it is done, and nothing else is lost with it.
     clips: Dataset = ray.data.from_items(
         [{"wanted": pickle.dumps(each)} for each in inputs], override_num_blocks=len(inputs)
@@ -88,9 +88,9 @@ def run(
         outcome: Outcome = pickle.loads(row["outcome"])
         missing.discard(outcome.clip["input"])
         yield outcome
-    for place in sorted(missing):
+    for name in sorted(missing):
         lost = WorkerLostError("the worker ended or failed on this clip; Ray's log says how")
-        yield refused(place, lost)
+        yield refused(name, lost)
 
 
 class _Fetch:

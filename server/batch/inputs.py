@@ -30,6 +30,12 @@ class Input:
     is_dicomweb: bool = False
 
     @property
+    def name(self) -> str:
+        """Its place as text for tables: names of files may hold bytes that are none."""
+        written = self.place.encode("utf-8", "surrogateescape")
+        return written.decode("utf-8", "backslashreplace")
+
+    @property
     def is_remote(self) -> bool:
         """Whether it must be brought here first."""
         return self.place.startswith(_WEB)
@@ -58,7 +64,7 @@ def list_inputs(told: str, out: str, key: str | None = None) -> list[Input]:
             f"{told} is neither a folder, nor a manifest ({' or '.join(MANIFESTS)}), nor the "
             "http(s) address of a DICOMweb server"
         )
-    return list({each.place: each for each in found}.values())
+    return list({each.name: each for each in found}.values())
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Input]:

@@ -34,7 +34,7 @@ def bring(wanted: Input, task: Task) -> bytes | Outcome:
         try:
             fetch(web, wanted.place, file, is_dicomweb=wanted.is_dicomweb)
         except EchoError as error:
-            return refused(wanted.place, error)
+            return refused(wanted.name, error)
         file.seek(0)
         return file.read()
 
@@ -66,9 +66,9 @@ class Analyst:
                     path.write_bytes(content)
                 return self._analyse(wanted, path, Path(folder) / "masks.npz")
         except EchoError as error:
-            return refused(wanted.place, error)
+            return refused(wanted.name, error)
         except OSError as error:
-            return refused(wanted.place, FetchError(f"it cannot be read: {error.strerror}"))
+            return refused(wanted.name, FetchError(f"it cannot be read: {error.strerror}"))
 
     def _analyse(self, wanted: Input, path: Path, masks: Path) -> Outcome:
         labels: list[bytes] | None = [] if self._task.has_masks else None
@@ -76,6 +76,6 @@ class Analyst:
             path, self._predictor, view=wanted.view, assumed_view=self._task.view, labels=labels
         )
         if labels is None:
-            return found(wanted.place, study)
+            return found(wanted.name, study)
         write_masks(masks, study, labels)
-        return found(wanted.place, study, masks.read_bytes())
+        return found(wanted.name, study, masks.read_bytes())

@@ -48,7 +48,7 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
     parts = Parts(open_place(request.out), again=request.again)
     try:
         wanted = list_inputs(request.told, request.out, request.task.key)
-        todo = [each for each in wanted if each.place not in parts.done]
+        todo = [each for each in wanted if each.name not in parts.done]
         terminal.say(f"{len(wanted)} clips, {len(wanted) - len(todo)} of them done before")
         if todo:
             cores = os.cpu_count() or 1

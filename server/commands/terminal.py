@@ -39,7 +39,7 @@ class Terminal:
     def say(self, line: str) -> None:
         """Print a line for people; silent under JSON."""
         if not self.as_json:
-            self.words.print(line, markup=False)
+            self.words.print(_as_text(line), markup=False)
 
     def give(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """Print the command's one JSON document; silent for people."""
@@ -53,7 +53,8 @@ class Terminal:
         if self.as_json and not self._has_given:
             self.give(refusal(error))
         else:
-            self._notes.print(f"[red]Not done:[/red] {escape(error.message)} ({code_of(error)})")
+            words = escape(_as_text(error.message))
+            self._notes.print(f"[red]Not done:[/red] {words} ({code_of(error)})")
 
     @contextmanager
     def progress(self, task: str) -> Iterator["Bar"]:
@@ -66,7 +67,7 @@ class Terminal:
         )
         is_hidden = not self.words.is_terminal
         with Progress(*columns, console=self.words, transient=True, disable=is_hidden) as progress:
-            yield Bar(progress, task)
+            yield Bar(progress, _as_text(task))
 
 
 class Bar:
@@ -81,9 +82,16 @@ class Bar:
         self._progress.update(self._task, completed=done, total=total, description=task)
 
 
+def _as_text(words: str) -> str:
+    """What can be printed: names of files may hold bytes that are no text."""
+    return words.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _finite(value: Any) -> Any:
-    """Replace what JSON has no word for by null."""
+    """Replace what JSON has no word for by null, and write what is no text as text."""
     match value:
+        case str():
+            return _as_text(value)
         case float() if not math.isfinite(value):
             return None
         case Mapping():

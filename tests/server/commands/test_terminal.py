@@ -24,6 +24,18 @@ def test_people_get_words_and_programs_a_document(capsys: pytest.CaptureFixture[
         assert said.err == ""
 
 
+def test_a_name_that_is_no_text_is_written_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"M\xfcller.dcm")
+    for as_json in (False, True):
+        terminal = Terminal(as_json)
+        terminal.say(name)
+        terminal.give([name])
+        terminal.refuse(NotFoundError(f"there is no {name}"))
+        said = capsys.readouterr()
+        assert said.out == ('["M\\\\xfcller.dcm"]\n' if as_json else "M\\xfcller.dcm\n")
+        assert said.err == "Not done: there is no M\\xfcller.dcm (not_found)\n"
+
+
 def test_after_a_document_a_refusal_is_for_people_only(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal(as_json=True)
     terminal.give([1])
