@@ -271,11 +271,13 @@ class Works:
             study = edited(self._source(job), wanted)
             content = json.dumps(study.document).encode()
             self._check_wanted(job)
-            with _undoing(job):
-                write_whole(job.file(RESULT, job.revision + 1), content)
-                job.revision += 1
-                job.size_bytes = job.size_to_keep()
-                self._ledger.save(job)
+            later = replace(job, revision=job.revision + 1)
+            with _undoing(later.file(RESULT)):
+                write_whole(later.file(RESULT), content)
+                later.size_bytes = later.size_to_keep()
+                self._ledger.save(later)
+            job.is_deleted |= later.is_deleted
+            job.revision, job.size_bytes = later.revision, later.size_bytes
             job.drop_older()
         return study.document
 
@@ -301,14 +303,12 @@ class Works:
 
 
 @contextmanager
-def _undoing(job: Job) -> Iterator[None]:
-    """Take a new revision back where it cannot be written down: the client is told so."""
-    revision, size_bytes = job.revision, job.size_bytes
+def _undoing(path: Path) -> Iterator[None]:
+    """Take a file back that cannot be written down: the client is told so."""
     try:
         yield
     except BaseException:
-        job.revision, job.size_bytes = revision, size_bytes
-        job.file(RESULT, revision + 1).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
 
 

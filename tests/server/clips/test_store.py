@@ -254,7 +254,10 @@ async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
     await keeper.store.refresh()
     files, size_bytes = _files_in(job.folder), job.size_bytes
 
+    told: list[dict[str, Any]] = []
+
     def refuse(_: Job) -> None:
+        told.append(job.result())
         raise StorageError("no room")
 
     wanted = Wanted(1, None, frozenset({2}), None)
@@ -262,6 +265,7 @@ async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
         patch.setattr(keeper.store._ledger, "save", refuse)
         with pytest.raises(StorageError):
             await keeper.store.edit(job.id, wanted)
+    assert told == [before], "what is not written down is told to nobody"
     assert (_files_in(job.folder), job.size_bytes) == (files, size_bytes)
     assert await keeper.store.result(job.id) == before
     assert (await keeper.store.edit(job.id, wanted))["revision"] == 3
