@@ -179,16 +179,17 @@ def _add_binary(made: Dataset, masks: Masks, maker: Maker) -> None:
     made.BitsAllocated = made.BitsStored = 1
     made.HighBit = 0
     packer, groups = BitPacker(MOST_BYTES), []
+    is_alone = len(masks.labels) == 1
     for number, _ in enumerate(STRUCTURES, start=1):
         for index, labels_HW in enumerate(masks.maps()):
             is_inside_HW = labels_HW == number
             if is_inside_HW.any():
                 packer.add(is_inside_HW.ravel())
-                groups.append(_binary_group(maker, number, index))
+                groups.append(_binary_group(maker, number, index, is_alone=is_alone))
     if not groups:
         # An object has a frame at least: an empty one says that nothing was found.
         packer.add(np.zeros(masks.size[0] * masks.size[1], bool))
-        groups.append(_binary_group(maker, 1, 0))
+        groups.append(_binary_group(maker, 1, 0, is_alone=is_alone))
     _add_dimensions(made, (_SEGMENT, _TIME))
     made.NumberOfFrames = len(groups)
     made.PerFrameFunctionalGroupsSequence = groups
@@ -196,8 +197,8 @@ def _add_binary(made: Dataset, masks: Masks, maker: Maker) -> None:
     made["PixelData"].VR = "OB"
 
 
-def _binary_group(maker: Maker, number: int, index: int) -> Dataset:
-    group = _group(maker, [number, index + 1], index)
+def _binary_group(maker: Maker, number: int, index: int, *, is_alone: bool) -> Dataset:
+    group = _group(maker, [number, index + 1], index, is_alone=is_alone)
     identification = Dataset()
     identification.ReferencedSegmentNumber = number
     group.SegmentIdentificationSequence = [identification]
@@ -224,15 +225,19 @@ def _add_label_maps(made: Dataset, masks: Masks, maker: Maker) -> None:
     ]
     made.NumberOfFrames = len(frames)
     made.PerFrameFunctionalGroupsSequence = [
-        _group(maker, [index + 1], index) for index in range(len(frames))
+        _group(maker, [index + 1], index, is_alone=len(frames) == 1) for index in range(len(frames))
     ]
     made.PixelData = encapsulate(frames)
     made["PixelData"].VR = "OB"
     made["PixelData"].is_undefined_length = True
 
 
-def _group(maker: Maker, place: list[int], index: int) -> Dataset:
-    """Say which frame of the source a frame was made from."""
+def _group(maker: Maker, place: list[int], index: int, *, is_alone: bool) -> Dataset:
+    """Say which frame of the source a frame was made from, where there is more than one.
+
+    Source:
+        DICOM PS3.3 table 10-3 (frames are named where a reference is not to all of them).
+    """
     origin = maker.origin
     assert origin is not None
     group, content, derivation = Dataset(), Dataset(), Dataset()
@@ -240,7 +245,8 @@ def _group(maker: Maker, place: list[int], index: int) -> Dataset:
     content.TemporalPositionIndex = index + 1
     group.FrameContentSequence = [content]
     source = reference(str(origin.sop_class_uid), str(origin.sop_instance_uid))
-    source.ReferencedFrameNumber = index + 1
+    if not is_alone:
+        source.ReferencedFrameNumber = index + 1
     source.SpatialLocationsPreserved = "YES"
     purpose = coded("121322", "DCM", "Source image for image processing operation")
     source.PurposeOfReferenceCodeSequence = [purpose]

@@ -65,6 +65,19 @@ def test_masks_of_an_odd_number_of_pixels_are_what_went_in(
         np.testing.assert_array_equal(dcmread(path).pixel_array, found)
 
 
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frame_is_named_only_where_the_clip_has_several(
+    heart: Material, tmp_path: Path, count: int, kind: SegmentationType
+) -> None:
+    """PS3.3 table 10-3: required where the reference is not to all frames, else not there."""
+    path = tmp_path / "seg.dcm"
+    write_segmentation(path, replace(heart, labels=heart.labels[:count]), kind)
+    for group in dcmread(path).PerFrameFunctionalGroupsSequence:
+        (source,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert ("ReferencedFrameNumber" in source) == (count > 1)
+
+
 def test_the_binary_form_is_valid_and_repeats_the_patient(heart: Material, tmp_path: Path) -> None:
     path = tmp_path / "seg.dcm"
     write_segmentation(path, heart, "binary")
