@@ -160,13 +160,19 @@ class Works:
         Raises:
             EchoError: why that could not be written down; the clip is as it was.
         """
+        try:
+            size_bytes = 0 if error else size_of(job.folder)
+        except FileNotFoundError:
+            if not job.is_deleted:
+                raise
+            error, size_bytes = DeletedError("this clip was deleted"), 0
         end = replace(
             job,
             error=error,
             state="failed" if error else "done",
             progress=None if error else 1.0,
             finished_s=time.time(),
-            size_bytes=0 if error else size_of(job.folder),
+            size_bytes=size_bytes,
         )
         self._ledger.save(end)
         job.is_deleted |= end.is_deleted

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import sqlite3
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import server.clips.work
 from model import EchoError
 from server.clips import MAKERS, Job, Wanted
+from server.clips.room import size_of
 from server.clips.sqlite import SqliteLedger
 from server.clips.work import MOST_ATTEMPTS
 from server.errors import (
@@ -128,6 +130,22 @@ async def test_a_deleted_clip_stops_at_its_next_frame_and_leaves_no_file(keeper:
         assert not job.folder.exists()
     assert keeper.folders() == set()
     assert (await keeper.done()).state == "done"
+
+
+async def test_a_clip_deleted_as_it_ends_is_no_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = Keeper(tmp_path)
+
+    def delete_and_look(folder: Path) -> int:
+        keeper.store._ledger.remove(keeper.store.jobs()[0])
+        return size_of(folder)
+
+    monkeypatch.setattr(server.clips.work, "size_of", delete_and_look)
+    job = await keeper.done()
+    assert isinstance(job.error, NotAvailableError)
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+    await keeper.stop()
 
 
 async def test_a_clip_deleted_while_it_comes_is_not_worked_on(keeper: Keeper) -> None:
