@@ -115,16 +115,15 @@ class Engine:
             EngineError: the work failed for a reason of ours.
             EngineDeadError: the device is gone, or the server is stopping.
         """
-        future = asyncio.wrap_future(
-            self._submit(partial(self._timed, work), Lane.LIVE, owner, due_s)
-        )
+        future = self._submit(partial(self._timed, work), Lane.LIVE, owner, due_s)
         self._waiting.inc()
         try:
-            return await asyncio.shield(future)
+            await _ended(future)
         except asyncio.CancelledError:
             # Whoever parks the session next must find it between two frames.
-            await asyncio.wait([future])
+            await _ended(future)
             raise
+        return future.result()
 
     def wait(self, lane: Lane, work: Callable[[], Answer]) -> Answer:
         """Do one piece of work from a thread that is no worker, and wait for it; see ``run``."""
@@ -176,6 +175,22 @@ class Engine:
         self._schedule.close()
         for worker in self._workers:
             worker.join()
+
+
+async def _ended(future: "Future[Answer]") -> None:
+    """Wait until a worker has ended its work, whatever came of it.
+
+    ``asyncio.wrap_future`` carries the result over as well, for which it takes more turns of the
+    event loop.
+    """
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(told.set)
+
+    future.add_done_callback(tell)
+    await told.wait()
 
 
 def _fulfil(future: "Future[Answer]", work: Callable[[], Answer]) -> None:
