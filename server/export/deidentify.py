@@ -46,9 +46,18 @@ class Deidentifier:
         """The UID that stands for another one."""
         return uid_of(self._digest("uid", original))
 
-    def patient(self, name: str, identifier: str) -> str:
-        """The name that stands for a patient."""
-        return f"ANON-{self._digest('patient', identifier or name).hex()[:16]}"
+    def patient(self, made: Dataset) -> str:
+        """The name that stands for an object's patient.
+
+        One who has neither an identifier nor a name is taken for nobody of another study.
+
+        Source:
+            DICOM PS3.3 C.7.1.1 (an identifier is one of those that its issuer gave).
+        """
+        issuer = str(made.get("IssuerOfPatientID", ""))
+        identifier = str(made.PatientID) and "\0".join(filter(None, (issuer, str(made.PatientID))))
+        who = identifier or str(made.PatientName) or str(made.StudyInstanceUID)
+        return f"ANON-{self._digest('patient', who).hex()[:16]}"
 
     def _digest(self, kind: str, text: str) -> bytes:
         return hmac.new(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).digest()
@@ -60,7 +69,7 @@ class Deidentifier:
             made: one that this program made.
             are_pixels_clean: it shows pictures, and only what lies inside the fan.
         """
-        pseudonym = self.patient(str(made.PatientName), str(made.PatientID))
+        pseudonym = self.patient(made)
         for keyword in _REMOVED:
             if keyword in made:
                 delattr(made, keyword)

@@ -98,6 +98,36 @@ def test_pseudonyms_link_the_objects_of_one_key_and_of_no_other(
     assert referenced.ReferencedSOPInstanceUID == source.ReferencedSOPInstanceUID
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        ({"PatientID": "1", "PatientName": "A"}, {"PatientID": "1", "PatientName": "A^B"}, True),
+        ({"PatientName": "A"}, {"PatientName": "A"}, True),
+        ({"PatientID": "1"}, {"PatientID": "2"}, False),
+        (
+            {"PatientID": "1", "IssuerOfPatientID": "NORTH"},
+            {"PatientID": "1", "IssuerOfPatientID": "SOUTH"},
+            False,
+        ),
+        ({}, {}, False),
+    ],
+)
+def test_a_pseudonym_is_of_one_patient(
+    first: dict[str, str], second: dict[str, str], *, is_one: bool
+) -> None:
+    """PS3.3 C.7.1.1: an identifier is unique within its issuer; of no patient nothing is known."""
+    made = []
+    for number, patient in enumerate((first, second)):
+        clip = Dataset()
+        clip.PatientID = clip.PatientName = ""
+        clip.StudyInstanceUID = f"1.2.{number}"
+        for keyword, value in patient.items():
+            setattr(clip, keyword, value)
+        Deidentifier(KEY).apply(clip)
+        made.append((clip.PatientID, clip.PatientName))
+    assert (made[0] == made[1]) == is_one
+
+
 def test_what_is_written_beside_the_fan_is_black_and_the_fan_is_whole(fan: Material) -> None:
     with replace(fan, deidentifier=None).frames() as frames:
         before = np.stack([frame.pixels_HW for frame in frames])
