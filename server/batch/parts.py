@@ -5,6 +5,7 @@ vouches for is left over from a run that was killed in between, and is made agai
 """
 
 import io
+import re
 from collections import Counter
 from functools import partial
 from operator import methodcaller
@@ -19,6 +20,11 @@ from server.batch.rows import BEATS, CLIPS, Outcome, Row, masks_name
 
 CLIPS_FOLDER, BEATS_FOLDER, MASKS_FOLDER = "clips.parquet", "beats.parquet", "masks"
 _PART = "part-"
+_NAME = re.compile(_PART + r"[0-9]{6,}\.parquet")
+
+
+class _OtherTablesError(Exception):
+    """What is there was not written here."""
 
 
 class Parts:
@@ -40,25 +46,32 @@ class Parts:
         self._waiting_beats: list[Row] = []
         self.done: set[str] = set()
         self.refused: Counter[str] = Counter()
-        parts = self._parts(CLIPS_FOLDER)
-        # What a killed run left half done.
-        for name in set(self._parts(BEATS_FOLDER)) - set(parts):
-            place.remove(BEATS_FOLDER, name)
         try:
+            parts, beats = self._parts(CLIPS_FOLDER), self._parts(BEATS_FOLDER)
+            # What a killed run left half done.
+            for name in set(beats) - set(parts):
+                place.remove(BEATS_FOLDER, name)
             for name in parts:
                 self._take_up(name, again)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, _OtherTablesError) as error:
             place.close()
             raise ListingError("the results hold other tables than this command's") from error
         numbers = [int(name.removeprefix(_PART).partition(".")[0]) for name in parts]
         self._next = max(numbers, default=-1) + 1
 
     def _parts(self, folder: str) -> list[str]:
-        return [name for name in self._place.names(folder) if name.startswith(_PART)]
+        """Our own files of a folder; other programs call theirs ``part-`` too."""
+        names = [name for name in self._place.names(folder) if name.startswith(_PART)]
+        if not all(_NAME.fullmatch(name) for name in names):
+            raise _OtherTablesError
+        return names
 
     def _take_up(self, name: str, again: bool) -> None:
         """Learn what a part holds."""
-        rows = pq.read_table(io.BytesIO(self._place.read(CLIPS_FOLDER, name)), schema=CLIPS)
+        written = io.BytesIO(self._place.read(CLIPS_FOLDER, name))
+        if "input" not in pq.read_schema(written).names:
+            raise _OtherTablesError
+        rows = pq.read_table(written, schema=CLIPS)
         if again and rows["code"].null_count < len(rows):
             # A refused clip has no beats, so this part's are untouched.
             rows = rows.filter(pc.is_null(rows["code"]))

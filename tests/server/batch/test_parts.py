@@ -1,12 +1,14 @@
 """Tables that are killed at every moment: a clip has one row or none, and its beats go with it."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -128,12 +130,27 @@ def test_elsewhere_the_last_run_that_began_goes_on_alone(tmp_path: Path, kind: s
     assert column(told, "clips.parquet") == ["a", "b"]
 
 
-def test_other_peoples_tables_are_left_alone(told: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "name", "table"),
+    [
+        ("clips.parquet", "part-000000.parquet", None),
+        ("clips.parquet", "part-000000.parquet", {"patient": [1]}),
+        ("clips.parquet", "part-00000-5f2c-c000.snappy.parquet", {"input": ["a"]}),
+        ("beats.parquet", "part-00000-5f2c-c000.snappy.parquet", {"input": ["a"]}),
+    ],
+)
+def test_other_peoples_tables_are_left_alone(
+    told: str, folder: str, name: str, table: dict[str, list[object]] | None
+) -> None:
     with files_at(told) as place:
-        write = methodcaller("write", b"not parquet at all")
-        place.write("clips.parquet", "part-000000.parquet", write)
+        write: Callable[[BinaryIO], object] = methodcaller("write", b"not parquet at all")
+        if table is not None:
+            write = partial(pq.write_table, pa.table(table))
+        place.write(folder, name, write)
     with pytest.raises(ListingError, match="other tables"):
         open_parts(told)
+    with files_at(told) as place:
+        assert place.names(folder) == [name]
 
 
 @pytest.mark.parametrize("told", ["nosuch://bucket/out", "file:///proc/here"])
