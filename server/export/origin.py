@@ -30,6 +30,8 @@ STUDY = (
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
     "StudyDescription", "TimezoneOffsetFromUTC",
 )  # fmt: skip
+_KEYS = ("PatientID", "IssuerOfPatientID", "StudyID", "AccessionNumber")
+"""What others look patients and studies up by: cut short, it would name somebody else's."""
 PATIENT_STUDY = ("PatientAge", "PatientSize", "PatientWeight")
 _IDENTIFIERS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
@@ -138,7 +140,7 @@ def _origin_of(header: Header, stored_bytes: int) -> Origin:
     attributes = {}
     for keyword in PATIENT + STUDY + PATIENT_STUDY:
         text = decode(header.values.get(_KEYWORDS[keyword], b""))
-        if value := clean(dictionary_VR(keyword), text):
+        if value := clean(dictionary_VR(keyword), text, is_key=keyword in _KEYS):
             attributes[keyword] = value
     found = {keyword: clean("UI", header.text(_KEYWORDS[keyword])) for keyword in _IDENTIFIERS}
     burned_in = header.text(_KEYWORDS["BurnedInAnnotation"])
@@ -188,12 +190,13 @@ def _decoder(character_set: str) -> Callable[[bytes], str]:
 _LENGTHS = {"LO": 64, "SH": 16, "PN": 194}
 
 
-def clean(vr: str, text: str) -> str:
+def clean(vr: str, text: str, *, is_key: bool = False) -> str:
     """Bring a text into the shape of a value representation; empty where it cannot be.
 
     Args:
         vr: the value representation.
         text: the value as it was found.
+        is_key: it is nothing unless it is whole.
     """
     text = "".join(letter for letter in text if letter.isprintable()).strip()
     if vr == "UI":
@@ -204,7 +207,8 @@ def clean(vr: str, text: str) -> str:
         groups = (group[:64].rstrip("^ ") for group in text.split("=")[:3])
         return "=".join(groups).rstrip("=")
     if vr in _LENGTHS:
-        return text[: _LENGTHS[vr]].strip()
+        is_cut = len(text) > _LENGTHS[vr]
+        return "" if is_cut and is_key else text[: _LENGTHS[vr]].strip()
     return _CLEANERS[vr](text)
 
 

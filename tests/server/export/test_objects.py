@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import config
 from pydicom.uid import SegmentationStorage
 
 from server.artefacts import Material
@@ -72,3 +73,24 @@ def test_how_pixels_were_compressed_is_told_where_the_header_is_silent(
     assert origin is not None
     assert origin.lossy is not None
     assert origin.lossy.method == method
+
+
+@pytest.mark.parametrize(
+    ("keyword", "most"),
+    [("PatientID", 64), ("IssuerOfPatientID", 64), ("StudyID", 16), ("AccessionNumber", 16)],
+)
+def test_a_key_that_is_too_long_is_left_out_since_cut_it_would_be_another(
+    tmp_path: Path, keyword: str, most: int
+) -> None:
+    """The lengths of LO and SH in DICOM PS3.5 table 6.2-1."""
+    kept = []
+    for length in (most, most + 1):
+        made = ultrasound(np.zeros((1, 48, 64), np.uint8), PatientID=None)
+        with config.disable_value_validation():
+            setattr(made, keyword, "7" * length)
+            made.StudyDescription = "d" * 70
+            origin = read_origin(save(made, tmp_path / str(length)))
+        assert origin is not None
+        assert origin.attributes["StudyDescription"] == "d" * 64
+        kept.append(origin.attributes.get(keyword))
+    assert kept == ["7" * most, None]
