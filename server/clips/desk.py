@@ -82,11 +82,12 @@ class Desk:
             logger.warning("a clip is left to others", extra={"clip": job.id, "why": error.code})
             return False
         except Exception:
-            logger.exception("a clip's end could not be written down")
-            if self._ledger.is_remote:
-                return False
-            job.error = EngineError("how this clip ended could not be kept; the fault is ours")
-            job.state, job.progress = "failed", None
+            logger.exception("a clip's end could not be written down, or old clips not removed")
+            if not job.is_over:
+                if self._ledger.is_remote:
+                    return False
+                job.error = EngineError("how this clip ended could not be kept; the fault is ours")
+                job.state, job.progress = "failed", None
         finally:
             self._ledger.release(job)
         return True

@@ -262,6 +262,19 @@ async def test_a_clip_whose_end_cannot_be_kept_is_not_said_to_be_done(
     await keeper.stop()
 
 
+async def test_a_clip_that_is_done_stays_so_where_old_ones_cannot_be_removed(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise StorageError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.store._sweeper, "tidy", refuse)
+        job = await keeper.done()
+    assert (job.state, job.error) == ("done", None)
+    assert (await keeper.store.result(job.id))["clip"]["frames"] == COUNT
+
+
 async def test_a_correction_that_cannot_be_written_down_is_undone_wholly(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
