@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from server.clips.job import Job
 from server.clips.ledger import Ledger
-from server.errors import StoreError
+from server.errors import StorageError, StoreError
 from server.metrics import Metrics
 from server.settings import Settings
 
@@ -48,7 +48,7 @@ class Sweeper:
                 for job in surplus(self._jobs(), self._settings, time.time()) if is_ours else ():
                     logger.info("clip makes room", extra={"clip": job.id})
                     self._forget(job)
-        except StoreError as error:
+        except (StorageError, StoreError) as error:
             logger.error("old clips stay for now", extra={"why": error.code})
         self._metrics.clip_store_bytes.set(sum(job.size_bytes for job in self._jobs()))
 

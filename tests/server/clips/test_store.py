@@ -262,15 +262,22 @@ async def test_a_clip_whose_end_cannot_be_kept_is_not_said_to_be_done(
     await keeper.stop()
 
 
+@pytest.mark.parametrize(
+    ("error", "has_twin"),
+    [(StorageError("full"), True), (StorageError("full"), False), (RuntimeError("a bug"), False)],
+)
 async def test_a_clip_that_is_done_stays_so_where_old_ones_cannot_be_removed(
-    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch, error: Exception, *, has_twin: bool
 ) -> None:
-    def refuse() -> None:
-        raise StorageError("no room")
+    for number in range(1, 4):
+        await keeper.done(keeper.variant(number))
+
+    def refuse(_: Job) -> None:
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeper.store._sweeper, "tidy", refuse)
-        job = await keeper.done()
+        patch.setattr(keeper.store._sweeper, "_forget", refuse)
+        job = await keeper.done(keeper.variant(3) if has_twin else None)
     assert (job.state, job.error) == ("done", None)
     assert (await keeper.store.result(job.id))["clip"]["frames"] == COUNT
 
