@@ -27,6 +27,7 @@ from server.errors import (
 )
 from server.keys import KEY_SLOT, ApiKey
 from server.metrics import STAGES, Metrics
+from server.patience import Patience
 from server.protocol import (
     SUBPROTOCOL,
     Bye,
@@ -68,6 +69,8 @@ class FrameSocket:
         self._stop: EchoError | None = None
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._hearing = Patience(settings.idle_timeout_s)
+        self._telling = Patience(settings.send_timeout_s)
         self._unanswered = 0
         self._newest_seq = -1
         self._reader: asyncio.Task[None] | None = None
@@ -120,7 +123,7 @@ class FrameSocket:
             SocketGoneError: the client left.
         """
         try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
+            with self._telling:
                 for message in messages:
                     await self._websocket.send_text(message)
         except TimeoutError as error:
@@ -210,11 +213,11 @@ class FrameSocket:
             SocketGoneError: the client left.
             MessageTooBigError: it is above the limit.
         """
-        limit_s = self._settings.idle_timeout_s
         try:
-            async with asyncio.timeout(limit_s):
+            with self._hearing:
                 event = await self._websocket.receive()
         except TimeoutError as error:
+            limit_s = self._settings.idle_timeout_s
             raise IdleError(f"nothing came for {limit_s:g} s") from error
         except RuntimeError as error:
             raise SocketGoneError() from error
