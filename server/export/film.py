@@ -71,9 +71,16 @@ def open_film(path: Path, width: int, height: int) -> Iterator[Film]:
         part.unlink(missing_ok=True)
 
 
+MOST_S = (1 << 30) // TICKS_PER_S
+"""From a film's first frame to its last, which is shown as long as the one before it: together they
+may be 32-bit numbers. Times further apart are none."""
+
+
 def starts_s(times_us: Sequence[int | None]) -> list[float] | None:
-    """When each frame is shown, from 0; None where times are unknown or do not rise."""
+    """When each frame is shown, from 0; None where times are unknown, do not rise or leap away."""
     known = [time_us for time_us in times_us if time_us is not None]
     if len(known) < len(times_us) or any(b <= a for a, b in pairwise(known)):
+        return None
+    if known[-1] - known[0] >= 1_000_000 * MOST_S:
         return None
     return [(time_us - known[0]) / 1e6 for time_us in known]

@@ -104,6 +104,13 @@ def test_frames_a_microsecond_apart_are_each_shown(tmp_path: Path) -> None:
     assert shown == pytest.approx([time_us / 1e6 for time_us in times_us], abs=3 / 90_000)
 
 
+def test_times_that_leap_away_are_taken_for_unknown(tmp_path: Path) -> None:
+    far_us = 1_000_000 * 2**31 // 90_000  # what a sample's 32-bit duration holds, ISO 14496-12
+    for times_us in ([0, 33_333, far_us // 2 - 10**6], [0, 33_333, far_us]):
+        write_overlay(tmp_path / "overlay.mp4", *clip(times_us))
+        assert probe(tmp_path / "overlay.mp4")["nb_frames"] == "3"
+
+
 def test_a_clip_of_unknown_frame_rate_is_shown_at_30_per_second(tmp_path: Path) -> None:
     write_overlay(tmp_path / "overlay.mp4", *clip())
     shown = [time for time, _ in decode(tmp_path / "overlay.mp4")]
