@@ -140,9 +140,10 @@ class FrameSocket:
         if answer.reason is not None:
             self._metrics.drops.labels(answer.reason).inc()
         if answer.stages is not None and received_s is not None:
+            observe = self._metrics.stages.observe
             for stage in STAGES[:-1]:
-                self._metrics.observe_stage(stage, getattr(answer.stages, stage))
-            self._metrics.observe_stage("total", time.perf_counter() - received_s)
+                observe(stage, getattr(answer.stages, stage))
+            observe("total", time.perf_counter() - received_s)
 
     def frame_under_way(self) -> AbstractContextManager[None]:
         """Let operators see how old a frame is while it is worked on."""
