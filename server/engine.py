@@ -45,7 +45,9 @@ class Engine:
         self.is_alive = True
         self.pace = Pace(workers, capacity_fps)
         self._schedule = Schedule(workers)
-        self._waiting = metrics.jobs_waiting.labels("frame")
+        metrics.jobs_waiting.labels("frame").set_function(
+            partial(self._schedule.waiting, Lane.LIVE)
+        )
         self._workers = [
             threading.Thread(target=self._serve, name=f"engine-{number}", daemon=True)
             for number in range(workers)
@@ -116,7 +118,6 @@ class Engine:
             EngineDeadError: the device is gone, or the server is stopping.
         """
         future = self._submit(partial(self._timed, work), Lane.LIVE, owner, due_s)
-        self._waiting.inc()
         try:
             await _ended(future)
         except asyncio.CancelledError:
@@ -139,7 +140,7 @@ class Engine:
         guarded = partial(copy_context().run, self._guarded, work)
         self._schedule.put(
             partial(_fulfil, future, guarded),
-            partial(future.set_exception, EngineDeadError("this server is stopping")),
+            partial(_give_up, future),
             lane=lane,
             due_s=time.perf_counter() if due_s is None else due_s,
             owner=object() if owner is None else owner,
@@ -155,7 +156,6 @@ class Engine:
             del job
 
     def _timed(self, work: Callable[[], Answer]) -> Answer:
-        self._waiting.dec()
         with self.pace.frame():
             return work()
 
@@ -191,6 +191,10 @@ async def _ended(future: "Future[Answer]") -> None:
 
     future.add_done_callback(tell)
     await told.wait()
+
+
+def _give_up(future: "Future[Answer]") -> None:
+    future.set_exception(EngineDeadError("this server is stopping"))
 
 
 def _fulfil(future: "Future[Answer]", work: Callable[[], Answer]) -> None:

@@ -69,6 +69,7 @@ class Metrics:
         self.frames = self._counter(
             "gdkvm_frames", "Frames answered, by answer.", "answer", ANSWERS
         )
+        self.answers = {each: self.frames.labels(each) for each in ANSWERS}
         self.sessions_opened = self._counter(
             "gdkvm_sessions_opened", "Sessions, by start.", "start", STARTS
         )

@@ -3,10 +3,10 @@
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import count
+from itertools import chain, count
 
 
 class Lane(IntEnum):
@@ -97,17 +97,25 @@ class Schedule:
             else:
                 del self._behind[job.owner]
 
+    def waiting(self, lane: Lane) -> int:
+        """How many jobs of a lane wait for their turn."""
+        with self._changed:
+            return sum(job.lane is lane for job in self._all())
+
     def close(self) -> None:
         """Give up what waits, and let every worker go."""
         with self._changed:
             self._is_closed = True
-            waiting = [*self._ready, *(job for jobs in self._behind.values() for job in jobs)]
+            waiting = list(self._all())
             self._ready.clear()
             for jobs in self._behind.values():
                 jobs.clear()
             self._changed.notify_all()
         for job in waiting:
             job.give_up()
+
+    def _all(self) -> Iterator[Job]:
+        return chain(self._ready, *self._behind.values())
 
     def _can_take(self) -> bool:
         if not self._ready:

@@ -136,7 +136,7 @@ class FrameSocket:
         """Send what answers one frame, and count it."""
         self._unanswered -= 1
         await self.send(answer.messages)
-        self._metrics.frames.labels("result" if answer.stages else "dropped").inc()
+        self._metrics.answers["result" if answer.stages else "dropped"].inc()
         if answer.reason is not None:
             self._metrics.drops.labels(answer.reason).inc()
         if answer.stages is not None and received_s is not None:

@@ -74,6 +74,17 @@ def test_one_worker_stays_free_of_clips_so_that_a_live_frame_finds_it() -> None:
     assert taken(schedule).lane is Lane.BULK
 
 
+def test_a_job_waits_until_it_is_taken_also_behind_another_of_its_owner() -> None:
+    schedule = Schedule(workers=1)
+    for lane, owner in ((Lane.LIVE, "a"), (Lane.LIVE, "a"), (Lane.CLIP, "b")):
+        put(schedule, lane, owner=owner)
+    told = [(schedule.waiting(Lane.LIVE), schedule.waiting(Lane.CLIP))]
+    for _ in range(3):
+        schedule.done(taken(schedule))
+        told.append((schedule.waiting(Lane.LIVE), schedule.waiting(Lane.CLIP)))
+    assert told == [(2, 1), (1, 1), (0, 1), (0, 0)]
+
+
 def test_closing_gives_up_what_waits_and_lets_workers_go() -> None:
     schedule = Schedule(workers=1)
     fates = [put(schedule, owner="a"), put(schedule, owner="a"), put(schedule, owner="b")]
