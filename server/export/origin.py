@@ -32,6 +32,8 @@ STUDY = (
 )  # fmt: skip
 _KEYS = ("PatientID", "IssuerOfPatientID", "StudyID", "AccessionNumber")
 """What others look patients and studies up by: cut short, it would name somebody else's."""
+_SEXES = ("M", "F", "O")
+"""All that may be said of PatientSex (PS3.3 C.7.1.1)."""
 PATIENT_STUDY = ("PatientAge", "PatientSize", "PatientWeight")
 _IDENTIFIERS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
@@ -140,7 +142,8 @@ def _origin_of(header: Header, stored_bytes: int) -> Origin:
     attributes = {}
     for keyword in PATIENT + STUDY + PATIENT_STUDY:
         text = decode(header.values.get(_KEYWORDS[keyword], b""))
-        if value := clean(dictionary_VR(keyword), text, is_key=keyword in _KEYS):
+        value = clean(dictionary_VR(keyword), text, is_key=keyword in _KEYS)
+        if value and not (keyword == "PatientSex" and value not in _SEXES):
             attributes[keyword] = value
     found = {keyword: clean("UI", header.text(_KEYWORDS[keyword])) for keyword in _IDENTIFIERS}
     burned_in = header.text(_KEYWORDS["BurnedInAnnotation"])

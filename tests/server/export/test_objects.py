@@ -94,3 +94,16 @@ def test_a_key_that_is_too_long_is_left_out_since_cut_it_would_be_another(
         assert origin.attributes["StudyDescription"] == "d" * 64
         kept.append(origin.attributes.get(keyword))
     assert kept == ["7" * most, None]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"), [("F", "F"), ("O", "O"), ("U", None), ("FEMALE", None), ("1", None)]
+)
+def test_a_sex_that_dicom_does_not_know_is_left_out(
+    tmp_path: Path, told: str, kept: str | None
+) -> None:
+    """The enumerated values of DICOM PS3.3 C.7.1.1."""
+    made = ultrasound(np.zeros((1, 48, 64), np.uint8), PatientSex=told)
+    origin = read_origin(save(made, tmp_path / "clip"))
+    assert origin is not None
+    assert origin.attributes.get("PatientSex") == kept
