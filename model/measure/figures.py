@@ -9,8 +9,8 @@ from math import pi
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model.frame import Region
 from model.measure.beats import Beat
 from model.measure.biplane import FRAMES_AROUND, counted_beats, ventricles_about
 from model.measure.contour import segment_lengths, signed_area
@@ -20,7 +20,7 @@ from model.measure.reading import Reading, Ventricle
 DISKS_METHOD = "single_plane_disks"
 BORDER_PX = 3.0
 BORDER_SHARE = 0.05
-"""An atrium of which more than this runs along the image's edge is cut off."""
+"""An atrium of which more than this runs along the edge of what the image shows is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def derive_figures(
     ef: EjectionFraction,
     *,
     spacing_mm: tuple[float, float] | None,
-    region: Region,
+    edge_px_HW: NDArray[np.float32],
 ) -> tuple[Figure, ...]:
     """Tell what follows from the beats that count.
 
@@ -60,7 +60,7 @@ def derive_figures(
         beats: of the clip.
         ef: of the clip; without one, all figures are missing for its reasons.
         spacing_mm: (row, column) size of a pixel, None where unknown.
-        region: the part of the image that shows tissue.
+        edge_px_HW: how far each pixel is from the edge of what the image shows of the body.
     """
     counted = counted_beats(beats)
     if ef.percent is None or not counted:
@@ -95,7 +95,7 @@ def derive_figures(
                     None if value is not None else "no_spacing",
                 )
             )  # fmt: skip
-    return (*figures, _atrial_volume(readings, es, spacing_mm, region))
+    return (*figures, _atrial_volume(readings, es, spacing_mm, edge_px_HW))
 
 
 _LENGTH_AND_AREA: tuple[tuple[str, str, Callable[[Ventricle], float | None]], ...] = (
@@ -141,7 +141,7 @@ def _atrial_volume(
     readings: Sequence[Reading],
     places: Sequence[int],
     spacing_mm: tuple[float, float] | None,
-    region: Region,
+    edge_px_HW: NDArray[np.float32],
 ) -> Figure:
     """Volume of the left atrium when it is largest, by area and length of one plane."""
     name, unit, method = "la_volume_es", "ml", "single_plane_area_length"
@@ -150,7 +150,7 @@ def _atrial_volume(
     found, reason = [], "atrium_not_seen"
     for place in places:
         near = readings[max(place - FRAMES_AROUND, 0) : place + FRAMES_AROUND + 1]
-        told = [_atrium_ml(reading, spacing_mm, region) for reading in near]
+        told = [_atrium_ml(reading, spacing_mm, edge_px_HW) for reading in near]
         values = [each for each in told if isinstance(each, float)]
         if values:
             found.append(median(values))
@@ -162,16 +162,16 @@ def _atrial_volume(
 
 
 def _atrium_ml(
-    reading: Reading, spacing_mm: tuple[float, float], region: Region
+    reading: Reading, spacing_mm: tuple[float, float], edge_px_HW: NDArray[np.float32]
 ) -> float | str | None:
     """Volume of one frame's atrium, or why there is none."""
     outlines = reading.contours.get("atrium", ())
     if reading.lv is None or not outlines or reading.lv.axis_method != "class_interface":
         return None
     outline_P2 = outlines[0].astype(np.float64)
-    first_2 = np.array([region.top, region.left]) + BORDER_PX
-    last_2 = first_2 + np.array([region.height, region.width]) - 1 - 2 * BORDER_PX
-    is_near_P = ((outline_P2[:-1] < first_2) | (outline_P2[:-1] > last_2)).any(axis=1)
+    last_2 = np.array(edge_px_HW.shape) - 1
+    rows_P, cols_P = np.clip(np.rint(outline_P2[:-1]), 0, last_2).astype(np.intp).T
+    is_near_P = edge_px_HW[rows_P, cols_P] < BORDER_PX
     steps_P = segment_lengths(outline_P2)
     if steps_P[is_near_P].sum() > BORDER_SHARE * steps_P.sum():
         return "atrium_cut_off"

@@ -91,6 +91,16 @@ class Sector:
             within &= box
         return np.asarray(within, np.bool_)
 
+    @property
+    def margin_px(self) -> float:
+        """How far it may reach beyond what the probe saw.
+
+        This is what was added around it, and one pixel of the copy that it was found on.
+        """
+        higher = 1 / math.sin((self.left_rad + self.right_rad) / 2)
+        depth_px = self.depth_px / (1 + _MARGIN_SHARE * (1 + higher))
+        return _MARGIN_SHARE * depth_px + max(1.0, max(self.size) / _SEARCH_PX)
+
     @cached_property
     def box(self) -> Region:
         """The smallest box around it."""

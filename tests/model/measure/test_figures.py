@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import Beat, EjectionFraction, Figure, Reading, Region, derive_figures
+from model import Beat, EjectionFraction, Figure, Reading, derive_figures
 from model.measure.biplane import counted_beats
 from tests.model.measure.simulation import (
     EDV_ML,
@@ -19,8 +19,15 @@ from tests.model.measure.simulation import (
     noisy_readings,
 )
 
-REGION = Region(0, 0, 200, 200)
+SIDE_PX = 200
 EF, RATE = 60.0, 75.0
+
+
+def edge_px(reach_px: float | None = None) -> NDArray[np.float32]:
+    """How far each pixel is from the outermost ones, and from an arc about (0, 80) if any."""
+    row, col = np.mgrid[:SIDE_PX, :SIDE_PX].astype(np.float32)
+    sides = np.minimum.reduce([row, col, SIDE_PX - 1 - row, SIDE_PX - 1 - col])
+    return sides if reach_px is None else np.minimum(sides, reach_px - np.hypot(row, col - 80))
 
 
 def circle(centre: tuple[float, float], radius: float) -> NDArray[np.float32]:
@@ -41,11 +48,17 @@ def named(figures: tuple[Figure, ...]) -> dict[str, Figure]:
 
 
 def derive(
-    readings: list[Reading], told: Followed, *, spacing_mm: tuple[float, float] | None = (1.0, 1.0)
+    readings: list[Reading],
+    told: Followed,
+    *,
+    spacing_mm: tuple[float, float] | None = (1.0, 1.0),
+    reach_px: float | None = None,
 ) -> dict[str, Figure]:
-    seqs = range(len(readings))
+    seqs, edge_px_HW = range(len(readings)), edge_px(reach_px)
     return named(
-        derive_figures(seqs, readings, told.beats(), told.ef, spacing_mm=spacing_mm, region=REGION)
+        derive_figures(
+            seqs, readings, told.beats(), told.ef, spacing_mm=spacing_mm, edge_px_HW=edge_px_HW
+        )
     )
 
 
@@ -83,7 +96,8 @@ def test_without_an_ef_every_figure_has_the_same_names_and_a_reason(
     _, readings, followed = told
     ef = EjectionFraction.without_figure("withheld", ("colour_overlay",))
     figures = named(derive_figures(
-        range(len(readings)), readings, followed.beats(), ef, spacing_mm=None, region=REGION
+        range(len(readings)), readings, followed.beats(), ef, spacing_mm=None,
+        edge_px_HW=edge_px(),
     ))  # fmt: skip
     assert set(figures) == set(derive(readings, followed))
     assert {figure.reason for figure in figures.values()} == {"colour_overlay"}
@@ -117,6 +131,22 @@ def test_an_atrium_that_the_image_cuts_off_has_no_volume(
     cut = circle((185.0, 80.0), 25.0).clip(0, 199)
     volume = derive(with_atrium(readings, cut), followed)["la_volume_es"]
     assert (volume.value, volume.reason) == (None, "atrium_cut_off")
+
+
+def test_an_atrium_that_the_fan_cuts_off_has_no_volume(
+    told: tuple[NDArray[np.float64], list[Reading], Followed],
+) -> None:
+    """The far arc runs through the atrium, well inside the image."""
+    _, readings, followed = told
+    reach_px = 170.0
+    whole = with_atrium(readings, circle((145.0, 80.0), 18.0))
+    assert derive(whole, followed, reach_px=reach_px)["la_volume_es"].value is not None
+    cut = circle((160.0, 0.0), 25.0)
+    cut *= np.minimum(1, reach_px / np.hypot(*cut.T))[:, None]
+    cut[:, 1] += 80
+    for told_px, reason in ((reach_px, "atrium_cut_off"), (None, None)):
+        figure = derive(with_atrium(readings, cut), followed, reach_px=told_px)["la_volume_es"]
+        assert figure.reason == reason
 
 
 def test_the_beats_that_count_are_those_of_the_ef() -> None:

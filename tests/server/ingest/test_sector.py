@@ -66,6 +66,16 @@ def test_the_fan_holds_the_tissue_and_neither_text_nor_ecg() -> None:
     assert not picture[found.inside & ~fan].any()
 
 
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_fan_less_its_margin_ends_where_the_probe_saw_no_further(scale: int) -> None:
+    picture = np.kron(speckle(drawn_fan(35, 35)), np.ones((scale, scale), np.uint8))
+    found = find_sector([picture], None)
+    assert found is not None
+    ends_px = scale * (APEX[0] + DEPTH_PX)
+    less_px = found.apex_row + found.depth_px - found.margin_px
+    assert ends_px - 4 * scale <= less_px <= ends_px
+
+
 def test_what_one_frame_leaves_dark_another_one_shows() -> None:
     fan = drawn_fan(40, 40)
     col = np.arange(COLUMNS)[None]

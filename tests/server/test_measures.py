@@ -1,0 +1,45 @@
+"""How far a pixel is from the edge of what a clip shows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import Region
+from server.ingest import Clip, open_clip
+from server.ingest.clip import TimeBase
+from server.measures import edge_px
+from tests.server.ingest.making import save, ultrasound
+from tests.server.ingest.test_sector import APEX, DEPTH_PX, drawn_fan, speckle
+
+
+def test_the_edge_of_a_fan_is_where_the_probe_saw_no_further(tmp_path: Path) -> None:
+    path = save(ultrasound(np.stack([speckle(drawn_fan(38, 38))] * 2)), tmp_path / "fan")
+    with open_clip(path) as clip:
+        assert clip.sector is not None
+        edge_px_HW = edge_px(clip)
+    for degrees in (-20, 0, 20):
+        for depth_px in (150.0, 200.0, 240.0):
+            row = APEX[0] + depth_px * np.cos(np.radians(degrees))
+            col = APEX[1] + depth_px * np.sin(np.radians(degrees))
+            side_px = depth_px * np.sin(np.radians(38 - abs(degrees)))
+            wanted = min(DEPTH_PX - depth_px, side_px)
+            assert edge_px_HW[round(row), round(col)] == pytest.approx(wanted, abs=6)
+    assert edge_px_HW[0, 0] < 0
+
+
+@pytest.mark.parametrize("region", [None, Region(10, 20, 30, 40)])
+def test_without_a_fan_it_is_the_edge_of_the_region_or_of_the_image(region: Region | None) -> None:
+    clip = Clip(
+        frames=iter(()), frame_count=0, size=(60, 80), spacing_mm=None, region=region,
+        time_base=TimeBase(None, None), view=None, encoding="none",
+    )  # fmt: skip
+    box = region or Region(0, 0, 60, 80)
+    edge_px_HW = edge_px(clip)
+    row, col = np.mgrid[:60, :80]
+    sides = [row - box.top, col - box.left]
+    sides += [box.top + box.height - 1 - row, box.left + box.width - 1 - col]
+    wanted = np.minimum.reduce(sides)
+    is_inside = wanted >= 0
+    np.testing.assert_allclose(edge_px_HW[is_inside], wanted[is_inside], atol=0.01)
+    assert (edge_px_HW[~is_inside] < 0).all()
