@@ -180,14 +180,23 @@ def _decoder(character_set: str) -> Callable[[bytes], str]:
     names = [name.strip() for name in character_set.split("\\")]
     codecs = [python_encoding[name] for name in names if name in python_encoding] or ["latin-1"]
     if len(codecs) == 1:
-        return lambda raw: raw.decode(codecs[0], "replace")
+        return lambda raw: _ESCAPE.sub("", raw.decode(codecs[0], "replace"))
 
     def decode(raw: bytes) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return str(decode_bytes(raw, codecs, {ord("\\"), ord("^"), ord("=")}))
+            text = str(decode_bytes(raw, codecs, {ord("\\"), ord("^"), ord("=")}))
+        return _ESCAPE.sub("", text)
 
     return decode
+
+
+_ESCAPE = re.compile(r"\x1b[ -/]+[0-~]")
+"""A change of character set that a decoder left in place, as that of GB 2312 does.
+
+Source:
+    ISO/IEC 2022 section 13 (structure of escape sequences), which DICOM PS3.5 section 6.1.2.5 uses.
+"""
 
 
 _LENGTHS = {"LO": 64, "SH": 16, "PN": 194}

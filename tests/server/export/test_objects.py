@@ -107,3 +107,52 @@ def test_a_sex_that_dicom_does_not_know_is_left_out(
     origin = read_origin(save(made, tmp_path / "clip"))
     assert origin is not None
     assert origin.attributes.get("PatientSex") == kept
+
+
+@pytest.mark.parametrize(
+    ("sets", "written", "name"),
+    [
+        (
+            "\\ISO 2022 IR 87",
+            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
+            "Yamada^Tarou=山田^太郎=やまだ^たろう",
+        ),
+        (
+            "ISO 2022 IR 13\\ISO 2022 IR 87",
+            b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J"
+            b"=\x1b$B$d$^$@\x1b(J^\x1b$B$?$m$&\x1b(J",
+            "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう",
+        ),
+        (
+            "\\ISO 2022 IR 149",
+            b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7"
+            b"=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+            "Hong^Gildong=洪^吉洞=홍^길동",
+        ),
+        (
+            "\\ISO 2022 IR 58",
+            b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab",
+            "Zhang^XiaoDong=张^小东",
+        ),
+        ("ISO 2022 IR 58", b"\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab", "张^小东"),
+        ("GB18030", b"Wang^XiaoDong=\xcd\xf5^\xd0\xa1\xb6\xab", "Wang^XiaoDong=王^小东"),
+        (
+            "ISO_IR 192",
+            b"Wang^XiaoDong=\xe7\x8e\x8b^\xe5\xb0\x8f\xe6\x9d\xb1",
+            "Wang^XiaoDong=王^小東",
+        ),
+    ],
+)
+def test_names_are_read_in_the_character_sets_of_the_standard_s_examples(
+    tmp_path: Path, sets: str, written: bytes, name: str
+) -> None:
+    """DICOM PS3.5 annexes H (Japanese), I (Korean), J (Unicode and GB18030) and K (GB 2312)."""
+    made = ultrasound(np.zeros((1, 48, 64), np.uint8), PatientName="@" * len(written))
+    made.add_new(0x00080005, "CS", sets)
+    path = save(made, tmp_path / "clip")
+    content = path.read_bytes()
+    assert content.count(b"@" * len(written)) == 1
+    path.write_bytes(content.replace(b"@" * len(written), written))
+    origin = read_origin(path)
+    assert origin is not None
+    assert origin.attributes["PatientName"] == name
