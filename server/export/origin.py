@@ -177,7 +177,7 @@ def _lossy_of(header: Header, stored_bytes: int) -> Lossy | None:
 
 def _decoder(character_set: str) -> Callable[[bytes], str]:
     """Choose how texts are decoded; what cannot be is replaced, never an error."""
-    names = [name.strip() for name in character_set.split("\\")]
+    names = [_spelt(name.strip()) for name in character_set.split("\\")]
     codecs = [python_encoding[name] for name in names if name in python_encoding] or ["latin-1"]
     if len(codecs) == 1:
         return lambda raw: _ESCAPE.sub("", raw.decode(codecs[0], "replace"))
@@ -189,6 +189,15 @@ def _decoder(character_set: str) -> Callable[[bytes], str]:
         return _ESCAPE.sub("", text)
 
     return decode
+
+
+def _spelt(character_set: str) -> str:
+    """Spell a character set as the standard does, where a writer spelt it nearly so."""
+    told = re.fullmatch(r"ISO[ _-]*(2022)?[ _-]*IR[ _-]*(\d+)", character_set, re.IGNORECASE)
+    if told is not None:
+        return f"{'ISO 2022 IR' if told[1] else 'ISO_IR'} {told[2]}"
+    is_utf_8 = re.fullmatch(r"UTF[ _-]?8", character_set, re.IGNORECASE)
+    return "ISO_IR 192" if is_utf_8 else character_set
 
 
 _ESCAPE = re.compile(r"\x1b[ -/]+[0-~]")

@@ -1,3 +1,4 @@
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,34 @@ def test_names_are_read_in_the_character_sets_of_the_standard_s_examples(
     content = path.read_bytes()
     assert content.count(b"@" * len(written)) == 1
     path.write_bytes(content.replace(b"@" * len(written), written))
+    origin = read_origin(path)
+    assert origin is not None
+    assert origin.attributes["PatientName"] == name
+
+
+@pytest.mark.parametrize(
+    ("sets", "codec"),
+    [
+        ("ISO IR 192", "utf-8"),
+        ("ISO_IR_192", "utf-8"),
+        ("UTF-8", "utf-8"),
+        ("ISO-IR 100", "latin-1"),
+        ("iso_ir 144", "iso8859-5"),
+        ("NONE SUCH", "latin-1"),
+    ],
+)
+def test_a_character_set_that_is_nearly_spelt_right_is_meant(
+    tmp_path: Path, sets: str, codec: str
+) -> None:
+    name = "Люк^Ян" if codec in ("utf-8", "iso8859-5") else "Änne^Jürgen"
+    written = name.encode(codec)
+    with config.disable_value_validation():
+        made = ultrasound(np.zeros((1, 48, 64), np.uint8), PatientName="@" * len(written))
+        made.add_new(0x00080005, "CS", sets)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = save(made, tmp_path / "clip")
+    path.write_bytes(path.read_bytes().replace(b"@" * len(written), written))
     origin = read_origin(path)
     assert origin is not None
     assert origin.attributes["PatientName"] == name
