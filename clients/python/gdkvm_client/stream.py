@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -77,8 +77,8 @@ class StreamClient:
         self._address = Address(url, key)
         self._will_resume = will_resume
         self._sending = asyncio.Lock()
-        # Guards what follows; waited on for room, an event, or a failure.
-        self._changed = asyncio.Condition()
+        # Set when what follows has changed; waited on for room, an event, or a failure.
+        self._changed = asyncio.Event()
         self._unanswered: deque[_Sent] = deque()
         # Answered with a result, and not yet in any snapshot.
         self._kept: deque[_Sent] = deque(maxlen=MOST_KEPT)
@@ -123,11 +123,8 @@ class StreamClient:
             GdkvmError: the session failed.
         """
         while True:
-            async with self._changed:
-                await self._changed.wait_for(
-                    lambda: self._failure or len(self._unanswered) < self._limit
-                )
-                self._raise_failure()
+            await self._until(lambda: self._failure or len(self._unanswered) < self._limit)
+            self._raise_failure()
             async with self._sending:
                 # While it waited for the lock, a cut may have put others before it.
                 if len(self._unanswered) < self._limit:
@@ -144,9 +141,14 @@ class StreamClient:
 
     async def fail(self, error: Exception) -> None:
         """Make everybody who waits for this session raise an error."""
-        async with self._changed:
-            self._failure = self._failure or error
-            self._changed.notify_all()
+        self._failure = self._failure or error
+        self._changed.set()
+
+    async def _until(self, holds: Callable[[], object]) -> None:
+        """Wait until something holds; it is looked at again after every change."""
+        while not holds():
+            self._changed.clear()
+            await self._changed.wait()
 
     @property
     def _limit(self) -> int:
@@ -165,12 +167,11 @@ class StreamClient:
         """
         if self._has_ended:
             raise StopAsyncIteration
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._events or self._failure)
-            if not self._events:
-                self._raise_failure()
-            event = self._events.popleft()
-            self._changed.notify_all()
+        await self._until(lambda: self._events or self._failure)
+        if not self._events:
+            self._raise_failure()
+        event = self._events.popleft()
+        self._changed.set()
         self._has_ended = isinstance(event, Summary)
         return event
 
@@ -223,14 +224,13 @@ class StreamClient:
             return False
         if isinstance(message, Ready):
             raise BadAnswerError("ready came twice")
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._events) < WAITING_EVENTS)
-            if self._is_news(message):
-                self._events.append(message)
-            if isinstance(message, Result | Dropped):
-                self._settle(message)
-            self._resumes_in_vain = 0
-            self._changed.notify_all()
+        await self._until(lambda: len(self._events) < WAITING_EVENTS)
+        if self._is_news(message):
+            self._events.append(message)
+        if isinstance(message, Result | Dropped):
+            self._settle(message)
+        self._resumes_in_vain = 0
+        self._changed.set()
         return isinstance(message, Summary)
 
     def _is_news(self, event: Event) -> bool:
@@ -282,13 +282,11 @@ class StreamClient:
     async def _catch_up(self) -> None:
         """Send again, no more at a time than the server takes without dropping any."""
         for sent in list(self._unanswered):
-            async with self._changed:
-                await self._changed.wait_for(self._has_room)
-                self._under_way += 1
+            await self._until(self._has_room)
+            self._under_way += 1
             await self._put(sent.message)
         # The next frame is a new one, and could replace the last of them.
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._is_alone())
+        await self._until(lambda: not self._is_alone())
         if self._is_finishing:
             await self._put(BYE)
 
