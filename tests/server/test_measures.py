@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from model import Region
+from model.measure.figures import BORDER_PX, BORDER_SHARE
 from server.ingest import Clip, open_clip
 from server.ingest.clip import TimeBase
+from server.ingest.sector import find_sector
 from server.measures import edge_px
 from tests.server.ingest.making import save, ultrasound
 from tests.server.ingest.test_sector import APEX, DEPTH_PX, drawn_fan, speckle
@@ -43,3 +46,30 @@ def test_without_a_fan_it_is_the_edge_of_the_region_or_of_the_image(region: Regi
     is_inside = wanted >= 0
     np.testing.assert_allclose(edge_px_HW[is_inside], wanted[is_inside], atol=0.01)
     assert (edge_px_HW[~is_inside] < 0).all()
+
+
+def test_atria_that_a_real_fan_cuts_off_are_those_that_run_along_black(shared_dir: Path) -> None:
+    """Expert outlines at end systole; what CAMUS's images show is not black anywhere inside."""
+    folder = shared_dir / "data/ultrasound/camus/a4c-256/valid"
+    told: list[bool] = []
+    true: list[bool] = []
+    for path in sorted(folder.glob("*_ES.png"))[:16]:
+        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        labels = cv2.imread(str(path.with_name(f"{path.stem}_gt.png")), cv2.IMREAD_GRAYSCALE)
+        assert picture is not None
+        assert labels is not None
+        shown = cv2.morphologyEx(np.minimum(picture, 1), cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+        lines, _ = cv2.findContours(
+            (labels == 3).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cols, rows = max(lines, key=len)[:, 0].T
+        clip = Clip(
+            frames=iter(()), frame_count=0, size=(256, 256), spacing_mm=None, region=None,
+            time_base=TimeBase(None, None), view=None, encoding="none",
+            sector=find_sector([np.asarray(picture, np.uint8)], None),
+        )  # fmt: skip
+        beyond_px = cv2.distanceTransform(np.pad(shown, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - 1
+        for found, edges in ((told, edge_px(clip)), (true, beyond_px[1:-1, 1:-1])):
+            found.append(bool(np.mean(edges[rows, cols] < BORDER_PX) > BORDER_SHARE))
+    assert 4 < sum(true) < 12
+    assert told == true
