@@ -19,8 +19,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from model import ModelInfo
 from server.export.origin import PATIENT_STUDY, Origin
+from server.ingest.dataset import PRODUCT
 
-PRODUCT = "GDKVM Live"
 NOTICE = "For research use only; an estimate, not a diagnosis."
 
 _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")

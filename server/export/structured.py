@@ -35,7 +35,6 @@ from server.export.content import (
 )
 from server.export.objects import (
     NOTICE,
-    PRODUCT,
     Kind,
     Maker,
     begin_object,
@@ -44,6 +43,7 @@ from server.export.objects import (
 )
 from server.export.overlay import Findings, MeasuredFrame
 from server.export.words import edits_in_words, ef_lines, sentence
+from server.ingest.dataset import PRODUCT
 
 Template = Literal["5300", "1500"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from model import Beat, Frame
 from server.export.film import starts_s
-from server.export.objects import NOTICE, PRODUCT
+from server.export.objects import NOTICE
 from server.export.overlay import Findings
 from server.export.pen import STRUCTURE_COLOURS, Canvas, Pen
 from server.export.plot import Curve, Event, draw_curve
@@ -28,6 +28,7 @@ from server.export.words import (
     whole,
 )
 from server.ingest import WARNINGS
+from server.ingest.dataset import PRODUCT
 
 _STYLE = (Path(__file__).parent / "summary.css").read_text(encoding="utf-8")
 _STILL_PX = 560

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from model import STRUCTURES
 from server.edits import Edit, last_edits
-from server.export.objects import NOTICE, PRODUCT
+from server.export.objects import NOTICE
 from server.export.overlay import Findings
 from server.export.segmentation import Masks
+from server.ingest.dataset import PRODUCT
 
 COLUMNS = (
     "seq", "time_ms", "lv_area_px", "lv_area_cm2", "lv_length_cm", "lv_volume_ml",

@@ -38,6 +38,9 @@ _CAPTURE = frozenset(_STORAGE + number for number in ("7", "7.1", "7.2", "7.3", 
 STORED_CLASSES = _ULTRASOUND | _CAPTURE
 """What a sender is told that it may send; whether it is ultrasound, its header says."""
 
+PRODUCT = "GDKVM Live"
+"""What objects that are made here name as their Manufacturer."""
+
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MOVIE_GROUPS = (0x6003, 0x7FE1)
 """Where GE and Kretz keep raw movies and volumes."""
@@ -129,7 +132,8 @@ def check_object(header: Header) -> None:
         NoPixelsError: a report, a directory.
         UnsupportedModalityError: pictures, but not ultrasound.
         MalformedHeaderError: not even the kind of object is told.
-        UnsupportedObjectError: ultrasound in 3-D, or in a vendor's private groups alone.
+        UnsupportedObjectError: ultrasound in 3-D, in a vendor's private groups alone, or made
+            here of a clip, which a PACS may send back.
     """
     kind = header.text(Tag.SOPClassUID) or header.text(Tag.MediaStorageSOPClassUID)
     modality = header.text(Tag.Modality)
@@ -142,6 +146,10 @@ def check_object(header: Header) -> None:
         raise UnsupportedModalityError(
             f"this is DICOM of modality {_shown(modality)}, and not ultrasound (US): "
             "send an echocardiogram"
+        )
+    if header.text(Tag.Manufacturer) == PRODUCT:
+        raise UnsupportedObjectError(
+            f"this is what {PRODUCT} made of a clip, with outlines drawn in: send the clip itself"
         )
     if kind == _VOLUME:
         raise UnsupportedObjectError("3-D ultrasound volumes are not read: send a 2-D clip")

@@ -12,6 +12,7 @@ class Tag(IntEnum):
     SOPClassUID = 0x00080016
     SOPInstanceUID = 0x00080018
     Modality = 0x00080060
+    Manufacturer = 0x00080070
     CodeValue = 0x00080100
     CodingSchemeDesignator = 0x00080102
     StageName = 0x00082120

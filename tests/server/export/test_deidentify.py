@@ -13,6 +13,8 @@ from server.edits import Edit, EditSide
 from server.errors import DeidentifyError
 from server.export.capture import increments_ms
 from server.export.deidentify import Deidentifier
+from server.ingest import UnsupportedObjectError, open_clip
+from server.ingest.instance import read_instance
 from tests.server.export.conftest import IDENTITY, analyse, name_patient
 from tests.server.export.reading import ANONYMOUS, assert_valid
 from tests.server.ingest.making import save, ultrasound
@@ -183,3 +185,15 @@ def test_the_uneven_times_of_a_long_clip_fit_into_their_attribute() -> None:
     shown_ms = np.cumsum([float(step) for step in steps_ms])
     np.testing.assert_allclose(shown_ms, 1000 * (np.array(starts) - starts[0]), atol=0.006)
     assert increments_ms([1.0, 1.02, 1.05]) == ["0", "20.000", "30.000"]
+
+
+@pytest.mark.parametrize("is_anonymous", [True, False])
+def test_a_capture_that_a_pacs_sends_back_is_no_clip(
+    fan: Material, tmp_path: Path, *, is_anonymous: bool
+) -> None:
+    path = tmp_path / "capture.dcm"
+    it = fan if is_anonymous else replace(fan, deidentifier=None)
+    ARTEFACTS["secondary-capture.dcm"].write(path, it)
+    with pytest.raises(UnsupportedObjectError, match="GDKVM Live made"), open_clip(path):
+        pass
+    assert isinstance(read_instance(path).refusal, UnsupportedObjectError)
