@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -281,8 +281,8 @@ class Session:
             stages_ms=stages.to_message(),
         )
         beats = [BeatMessage.of(beat).to_json() for beat in finding.beats]
-        answer = self._record(header.seq, (result.to_json(), *beats), stages)
-        return replace(answer, labels_HW=labels_HW)
+        messages = self._record(header.seq, (result.to_json(), *beats))
+        return Answer(messages, stages, labels_HW=labels_HW)
 
     def drop(self, header: FrameHeader, reason: DropReason) -> Answer:
         """Answer a frame without segmenting it."""
@@ -295,8 +295,7 @@ class Session:
     def _drop(self, header: FrameHeader, reason: DropReason) -> Answer:
         self.dropped += 1
         message = Dropped(seq=header.seq, time_us=header.time_us, reason=reason)
-        answer = self._record(header.seq, (message.to_json(),), None)
-        return replace(answer, reason=reason)
+        return Answer(self._record(header.seq, (message.to_json(),)), None, reason)
 
     @property
     def ef(self) -> EjectionFraction:
@@ -311,11 +310,11 @@ class Session:
         message = Dropped(seq=header.seq, time_us=header.time_us, reason="repeated")
         return Answer((message.to_json(),), None, "repeated")
 
-    def _record(self, seq: int, messages: tuple[str, ...], stages: Stages | None) -> Answer:
+    def _record(self, seq: int, messages: tuple[str, ...]) -> tuple[str, ...]:
         self.last_seq = seq
         self.unsaved += 1
         self._answers.add(seq, messages)
-        return Answer(messages, stages)
+        return messages
 
     def summary(self) -> tuple[str, ...]:
         """Close the last beat; returns what ends the session, and the same ever after."""
