@@ -29,7 +29,9 @@ View = Literal["A4C", "A2C"]
 AlphaRule = Literal["official", "rerelease"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File that holds the server's API key.")]
-ViewOption = Annotated[View | None, typer.Option(help="Apical view, where the file does not say.")]
+ViewOption = Annotated[
+    View | None, typer.Option(help="Apical view; stands before what the file says.")
+]
 
 
 @contextmanager
@@ -119,7 +121,9 @@ def batch(
         str,
         typer.Option(help="Folder of tables, or s3://…; what is there is not done again."),
     ],
-    view: ViewOption = None,
+    view: Annotated[
+        View | None, typer.Option(help="Apical view, where neither file nor manifest says it.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Clips at once; one a processor if unset.")

@@ -63,13 +63,23 @@ def stream_clip(request: StreamRequest, terminal: Terminal) -> Summary:
 
 
 def hello_of(clip: Clip, request: StreamRequest) -> Hello:
-    """Declare a clip's frames as what they are."""
+    """Declare a clip's frames as what they are.
+
+    Raises:
+        CommandError: the file names a view that has no ejection fraction.
+    """
     region, policy = clip.sight, _policy(request)
     box = None if region is None else (region.top, region.left, region.height, region.width)
     view = request.view or clip.view
+    if view is not None and view not in _KNOWN_VIEWS:
+        raise CommandError(
+            "view_not_apical",
+            f"the file says that it shows {view}, which has no ejection fraction; --view A4C or "
+            "A2C streams it where that is wrong",
+        )
     return Hello(
         size=clip.size,
-        view=view if view in _KNOWN_VIEWS else None,
+        view=view,
         spacing_mm=clip.spacing_mm,
         region=box,
         mask_encoding="none",

@@ -39,7 +39,7 @@ def clip_of(region: Region | None, view: str | None) -> Clip:
 
 @pytest.mark.parametrize(
     ("request_view", "clip_view", "view"),
-    [("A2C", "A4C", "A2C"), (None, "A4C", "A4C"), (None, "PLAX", None), (None, None, None)],
+    [("A2C", "A4C", "A2C"), (None, "A4C", "A4C"), ("A4C", "PLAX", "A4C"), (None, None, None)],
 )
 def test_hello_declares_the_clip_as_what_it_is(
     request_view: str | None, clip_view: str | None, view: str | None
@@ -49,6 +49,14 @@ def test_hello_declares_the_clip_as_what_it_is(
     assert (hello.size, hello.spacing_mm, hello.region) == ((48, 64), (0.3, 0.5), (1, 2, 30, 40))
     assert (hello.view, hello.policy) == (view, "every")
     assert hello_of(clip_of(None, None), request).region is None
+
+
+@pytest.mark.parametrize("view", ["PLAX", "PSAX", "A3C"])
+def test_a_clip_of_a_view_without_an_ef_is_not_streamed(view: str) -> None:
+    request = StreamRequest(sample_path(), "ws://h")
+    with pytest.raises(CommandError, match=f"the file says that it shows {view}") as caught:
+        hello_of(clip_of(None, view), request)
+    assert code_of(caught.value) == "view_not_apical"
 
 
 def test_a_live_pace_may_lose_frames_and_no_other() -> None:
