@@ -1,13 +1,10 @@
 """Every metric that the server shows at ``/metrics``, in base units, without session or patient."""
 
 import time
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -31,41 +28,18 @@ SNAPSHOT_ENDS = ("saved", "fenced", "failed")
 LAG_EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 
 
-class StageTimes:
-    """The histogram of a frame's stages; written by the event loop alone.
-
-    Five times are noted for every frame. Prometheus' own histogram, which any thread may write,
-    takes ten locks for that and goes through the edges one after another.
-    """
-
-    def __init__(self) -> None:
-        self._sums_s = dict.fromkeys(STAGES, 0.0)
-        self._counts = {stage: [0] * (len(STAGE_EDGES_S) + 1) for stage in STAGES}
-
-    def observe(self, stage: str, seconds: float) -> None:
-        """Count one frame's time in one stage."""
-        self._sums_s[stage] += seconds
-        self._counts[stage][bisect_left(STAGE_EDGES_S, seconds)] += 1
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What Prometheus is shown; on any thread."""
-        family = HistogramMetricFamily(
-            "gdkvm_stage_seconds", "Time of one frame in each stage.", labels=["stage"]
-        )
-        edges = [*map(str, STAGE_EDGES_S), "+Inf"]
-        for stage, counts in self._counts.items():
-            buckets = list(zip(edges, accumulate(counts), strict=True))
-            family.add_metric([stage], buckets, self._sums_s[stage])
-        yield family
-
-
 class Metrics:
     """One server's metrics; built once, handed down."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.stages = StageTimes()
-        self.registry.register(self.stages)
+        self.stage_s = Histogram(
+            "gdkvm_stage_seconds",
+            "Time of one frame in each stage.",
+            ["stage"],
+            buckets=STAGE_EDGES_S,
+            registry=self.registry,
+        )
         self.frames = self._counter(
             "gdkvm_frames", "Frames answered, by answer.", "answer", ANSWERS
         )
@@ -128,6 +102,7 @@ class Metrics:
         self._began_s: dict[object, float] = {}
         oldest = self._gauge("gdkvm_oldest_frame_seconds", "Age of the oldest unanswered frame.")
         oldest.set_function(self._oldest_s)
+        self._stages = {stage: self.stage_s.labels(stage) for stage in STAGES}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
@@ -154,6 +129,10 @@ class Metrics:
 
     def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
         return Gauge(name, description, list(labels), registry=self.registry)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Count one frame's time in one stage."""
+        self._stages[stage].observe(seconds)
 
     def answered(self, edge_s: float) -> tuple[float, float]:
         """Frames answered with a mask so far, and those of them within a time.

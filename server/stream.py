@@ -27,7 +27,6 @@ from server.errors import (
 )
 from server.keys import KEY_SLOT, ApiKey
 from server.metrics import STAGES, Metrics
-from server.patience import Patience
 from server.protocol import (
     SUBPROTOCOL,
     Bye,
@@ -69,8 +68,6 @@ class FrameSocket:
         self._stop: EchoError | None = None
         self._wake = asyncio.Event()
         self._has_room = asyncio.Event()
-        self._hearing = Patience(settings.idle_timeout_s)
-        self._telling = Patience(settings.send_timeout_s)
         self._unanswered = 0
         self._newest_seq = -1
         self._reader: asyncio.Task[None] | None = None
@@ -123,7 +120,7 @@ class FrameSocket:
             SocketGoneError: the client left.
         """
         try:
-            with self._telling:
+            async with asyncio.timeout(self._settings.send_timeout_s):
                 for message in messages:
                     await self._websocket.send_text(message)
         except TimeoutError as error:
@@ -140,10 +137,9 @@ class FrameSocket:
         if answer.reason is not None:
             self._metrics.drops.labels(answer.reason).inc()
         if answer.stages is not None and received_s is not None:
-            observe = self._metrics.stages.observe
             for stage in STAGES[:-1]:
-                observe(stage, getattr(answer.stages, stage))
-            observe("total", time.perf_counter() - received_s)
+                self._metrics.observe_stage(stage, getattr(answer.stages, stage))
+            self._metrics.observe_stage("total", time.perf_counter() - received_s)
 
     def frame_under_way(self) -> AbstractContextManager[None]:
         """Let operators see how old a frame is while it is worked on."""
@@ -214,11 +210,11 @@ class FrameSocket:
             SocketGoneError: the client left.
             MessageTooBigError: it is above the limit.
         """
+        limit_s = self._settings.idle_timeout_s
         try:
-            with self._hearing:
+            async with asyncio.timeout(limit_s):
                 event = await self._websocket.receive()
         except TimeoutError as error:
-            limit_s = self._settings.idle_timeout_s
             raise IdleError(f"nothing came for {limit_s:g} s") from error
         except RuntimeError as error:
             raise SocketGoneError() from error

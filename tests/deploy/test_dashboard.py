@@ -83,7 +83,7 @@ class Replicas:
             each.sessions_opened.labels("resumed").inc()
             each.snapshots.labels("fenced").inc()
             for took_s in (0.01, 0.02, 0.05):
-                each.stages.observe("total", took_s)
+                each.observe_stage("total", took_s)
         return to_text({f"r{n}": {"metrics": families_of(m)} for n, m in enumerate(self.metrics)})
 
 

@@ -54,12 +54,12 @@ def test_pressure_is_the_share_of_late_frames_since_the_last_question() -> None:
     metrics = Metrics()
     pressure = Pressure(roster, metrics)
     for _ in range(90):
-        metrics.stages.observe("total", 0.010)
+        metrics.observe_stage("total", 0.010)
     for _ in range(10):
-        metrics.stages.observe("total", 0.040)
+        metrics.observe_stage("total", 0.040)
     assert pressure.read() == {SESSIONS: 3, LATE_SHARE: pytest.approx(0.1), CAPACITY: 8}
     assert pressure.read()[LATE_SHARE] == 0
-    metrics.stages.observe("total", 0.040)
+    metrics.observe_stage("total", 0.040)
     assert pressure.read()[LATE_SHARE] == 0, "one frame says nothing"
 
 
