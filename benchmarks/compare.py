@@ -52,11 +52,11 @@ class Line(Protocol):
 
 
 class Ours:
-    """``GET /v1/stream``."""
+    """``GET /v1/stream``; without a rate, since the others let everybody in too."""
 
-    def __init__(self, port: int, size: tuple[int, int], fps: float) -> None:
+    def __init__(self, port: int, size: tuple[int, int]) -> None:
         self._url = f"ws://127.0.0.1:{port}/v1/stream"
-        self._hello = {"type": "hello", "size": size, "codec": "jpeg", "fps": fps}
+        self._hello = {"type": "hello", "size": size, "codec": "jpeg"}
         self._socket: ClientConnection
 
     async def open(self) -> None:
@@ -223,7 +223,7 @@ def main() -> None:
     free = {"GDKVM_CAPACITY_FPS": "1000000", "GDKVM_MAX_SESSIONS": str(2 * count)}
     with local_server(free) as address:
         port = int(address.rsplit(":", 1)[1])
-        ours: list[Line] = [Ours(port, size_of(images), given.fps) for _ in range(count)]
+        ours: list[Line] = [Ours(port, size_of(images)) for _ in range(count)]
         rows("GDKVM Live", ours, images, given)
     with other(sys.executable, "eager") as port:
         rows("FastAPI, torch eagerly", [Eager(port) for _ in range(count)], images, given)

@@ -2,18 +2,21 @@
 
     python benchmarks/frontier.py DATA OUT [--steps 800] [--bf16] [--only NAME ...]
                                          [--imagenet FOLDER]
+    python benchmarks/frontier.py DATA OUT --times
 
 Every candidate is the whole network with another encoder or input, trained frame by frame from the
 same seed for the same number of steps, then scored by ``gdkvm evaluate``'s own code on the
 validation patients and timed in the engine that serves. One JSON line a candidate is added to
 ``OUT/frontier.jsonl``; a candidate that has a line is not trained again. FOLDER
-holds torchvision's MobileNetV2 (``mobilenet_v2-b0353104.pth``).
+holds torchvision's MobileNetV2 (``mobilenet_v2-b0353104.pth``). ``--times`` exports what was
+trained anew and times all of it by turns, in bfloat16 and in float32, as Markdown.
 """
 
 import argparse
 import copy
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,7 +33,7 @@ from model.encoder import PlainEncoder, conv_norm
 from model.network import LiveNetwork
 from model.predictor import Predictor
 from model.state import MemoryState
-from model.training.checkpoint import load_imagenet
+from model.training.checkpoint import fill, load_imagenet, read_weights
 from model.training.clips import read_patients
 from model.training.config import TrainConfig
 from model.training.evaluate import evaluate
@@ -43,6 +46,7 @@ SLIM = (16, 32, 64, 112)
 FULL = (32, 64, 96, 160)
 MOBILE = ModelConfig(144, FULL, encoder="mobilenet")
 TIMED_STEPS = 200
+TURNS = 5
 
 
 class SeparableBlock(nn.Module):
@@ -86,11 +90,16 @@ class Candidate:
     is_separable: bool = False
     is_pretrained: bool = False
 
-    def build(self, imagenet: Path | None) -> LiveNetwork:
-        """The network, its encoder from ImageNet where the candidate asks for it."""
+    def untrained(self) -> LiveNetwork:
+        """The network from scratch."""
         network = LiveNetwork(self.config)
         if self.is_separable:
             network.encoder = SeparableEncoder(self.config.widths)
+        return network
+
+    def build(self, imagenet: Path | None) -> LiveNetwork:
+        """The network, its encoder from ImageNet where the candidate asks for it."""
+        network = self.untrained()
         if self.is_pretrained:
             assert imagenet is not None, "--imagenet FOLDER"
             load_imagenet(network, imagenet)
@@ -137,6 +146,31 @@ def infer_ms(backend: OpenVinoBackend, side: int) -> float:
     return median(took)
 
 
+def times(folder: Path) -> Iterator[str]:
+    """Median time of one step of every candidate that was trained, all by turns in one run."""
+    yield "| candidate | bfloat16 | float32 |"
+    yield "| --- | --- | --- |"
+    took: dict[str, dict[str, list[float]]] = {}
+    paths = [path for name in CANDIDATES if (path := folder / f"{name}.pt").exists()]
+    for path in paths:
+        network = CANDIDATES[path.stem].untrained()
+        fill(network, read_weights(path), path)
+        export_step(network, path.with_suffix(".onnx"))
+    for precision in ("bf16", "f32"):
+        steps = {
+            path.stem: OpenVinoBackend(
+                path.with_suffix(".onnx"), threads=2, streams=1, precision=precision
+            )
+            for path in paths
+        }
+        for _ in range(TURNS):
+            for name, backend in steps.items():
+                side = CANDIDATES[name].config.network_size
+                took.setdefault(name, {}).setdefault(precision, []).append(infer_ms(backend, side))
+    for name, found in took.items():
+        yield f"| {name} | {median(found['bf16']):.1f} ms | {median(found['f32']):.1f} ms |"
+
+
 def measure(name: str, network: LiveNetwork, data: Path, folder: Path) -> dict[str, Any]:
     """Scores and times of a trained candidate."""
     path = folder / f"{name}.onnx"
@@ -167,7 +201,11 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--only", nargs="*", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--imagenet", type=Path)
+    parser.add_argument("--times", action="store_true", help="only time what was trained before")
     arguments = parser.parse_args()
+    if arguments.times:
+        print("\n".join(times(arguments.out)))
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
     table = arguments.out / "frontier.jsonl"
     for name in arguments.only:

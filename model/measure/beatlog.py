@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from model.measure.beats import Beat
+from model.measure.curve import CLOSING_PERIODS
 from model.measure.cycles import SAME_BEAT_MS, Cycle
 from model.measure.rhythm import ClosedBeat
 
@@ -31,18 +32,15 @@ class BeatLog:
         """Give the ends of systole of a run's beats that may still be revised."""
         return tuple(beat.cycle.es_ms for beat in self.beats if _is_open(beat, run))
 
-    def rests_until_ms(self, run: int, periods: float) -> float:
+    def rests_until_ms(self, run: int) -> float:
         """Tell until when a run's next beat cannot be over.
 
-        Args:
-            run: whose beats count.
-            periods: least time from the end of one beat to that of the next, in lengths of the
-                shortest.
+        An end of diastole counts from CLOSING_PERIODS of the run's shortest beat on.
         """
         whole = [each.cycle for each in self.beats if each.run == run and each.cycle.is_complete]
         ends_ms = [each.last_ms for each in whole]
         lengths_ms = [each.last_ms - each.ed_ms for each in whole]
-        return max(ends_ms) + periods * min(lengths_ms) if whole else float("-inf")
+        return max(ends_ms) + CLOSING_PERIODS * min(lengths_ms) if whole else float("-inf")
 
     def take(
         self, cycles: list[Cycle], run: int, epoch: int, *, is_timed: bool, is_last: bool

@@ -12,7 +12,6 @@ from model.errors import StateError
 from model.measure.beatlog import BeatLog
 from model.measure.beats import Beat
 from model.measure.clock import Clock
-from model.measure.curve import CLOSING_PERIODS
 from model.measure.cycles import Cycle, find_cycles
 from model.measure.ejection import EjectionFraction, summarise
 from model.measure.reading import Reading
@@ -45,10 +44,6 @@ FALLEN_SHARE = 0.08
 FALL_MS = 500.0
 RANGE_MS = 2000.0
 """A beat can only close while the curve falls: by this share of the last 2 s' range in 0.5 s."""
-
-REST_PERIODS = CLOSING_PERIODS
-"""No search so soon after the end of a beat, in lengths of the run's shortest beat: an end of
-diastole there would not count."""
 
 AXIS_FRAMES = 5
 AXIS_COSINE = 0.82
@@ -282,7 +277,7 @@ class BeatTracker:
         """Tell whether it is worth to look for the end of a beat."""
         if self._at.looked_ms is not None and time_ms - self._at.looked_ms < LOOK_MS:
             return False
-        if time_ms < self._log.rests_until_ms(self._at.run, REST_PERIODS):
+        if time_ms < self._log.rests_until_ms(self._at.run):
             return False
         recent = self._store.samples().between(time_ms - RANGE_MS, time_ms).usable()
         volumes_T = recent.volume_T

@@ -13,9 +13,9 @@ from gdkvm_client import Beat, Dropped, Frame, Hello, Result, Summary, stream_bl
 from server.commands.terminal import CommandError, Terminal
 from server.export.words import ef_headline, ef_lines, sentence
 from server.ingest import Clip, open_clip
+from server.study import APICAL_VIEWS
 
 STREAM_PATH = "/v1/stream"
-_KNOWN_VIEWS = ("A4C", "A2C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def hello_of(clip: Clip, request: StreamRequest) -> Hello:
     region, policy = clip.sight, _policy(request)
     box = None if region is None else (region.top, region.left, region.height, region.width)
     view = request.view or clip.view
-    if view is not None and view not in _KNOWN_VIEWS:
+    if view is not None and view not in APICAL_VIEWS:
         raise CommandError(
             "view_not_apical",
             f"the file says that it shows {view}, which has no ejection fraction; --view A4C or "
