@@ -195,7 +195,7 @@ class Roster:
         """
         if key is None or key.max_sessions is None:
             return
-        held = sum(each.holder == key.name for each in self._sessions.values())
+        held = sum(each.holder == key.name for each in self._staying())
         held += self.held_elsewhere(key.name)
         if held >= key.max_sessions:
             raise AdmissionError(f"this key may hold {key.max_sessions} sessions and holds as many")
@@ -206,7 +206,7 @@ class Roster:
         Raises:
             AdmissionError: all are live.
         """
-        if len(self._sessions) < self._settings.max_sessions:
+        if len(self._staying()) < self._settings.max_sessions:
             return
         parked = next((each for each in self._sessions.values() if each.phase == "parked"), None)
         if parked is None:
@@ -217,8 +217,17 @@ class Roster:
 
     def _held_fps(self) -> float:
         """Frames a second that the live sessions declared, together."""
-        live = [each for each in self._sessions.values() if each.phase == "live"]
+        live = [each for each in self._staying() if each.phase == "live"]
         return sum(each.hello.fps or 0.0 for each in live)
+
+    def _staying(self) -> list[Session]:
+        """All but those that have their summary and are only being stored.
+
+        Who has read a summary may open the next session at once.
+        """
+        return [
+            each for each in self._sessions.values() if each.phase != "live" or not each.is_over
+        ]
 
     async def _claim(self, hello: Hello, token: str, holder: str | None) -> Session:
         """Take over a session: from this process, a socket that still lives, or the store."""

@@ -192,6 +192,11 @@ class Session:
         return 1.0 / (self.hello.fps or UNHURRIED_FPS)
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was summed up, after which no frame may follow."""
+        return self._farewell is not None
+
+    @property
     def is_saved(self) -> bool:
         """Whether a snapshot of what stands here now was stored."""
         return self.unsaved == 0 and self.last_seq is not None and self.saved_seq == self.last_seq
@@ -326,7 +331,7 @@ class Session:
         return self._farewell
 
     def _check_open(self) -> None:
-        if self._farewell is not None:
+        if self.is_over:
             raise MalformedMessageError("bye was said in this session; no frame may follow")
 
     def _sum_up(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from server.pace import Pace
 from tests.server.live import PATIENCE_S, Live, beating, live_server
 
 
@@ -101,3 +102,20 @@ async def test_a_session_resumed_while_the_server_begins_to_go_away_is_told_so(
         heard, close = await talk.hear_all()
     assert [each["type"] for each in heard] == ["ready", "drain"]
     assert (heard[-1]["last_seq"], close) == (1, 1012)
+
+
+async def test_who_has_read_a_summary_may_open_the_next_session_while_it_is_stored(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, gate = live.server.parts.roster._saver, Gate()
+    live.server.parts.engine.pace = Pace(1, capacity_fps=100.0)
+    async with live.talk(fps=40) as stays, live.talk(fps=40) as ends:
+        monkeypatch.setattr(saver, "save", gate.before(saver.save))
+        await ends.say({"type": "bye"})
+        assert (await ends.hear())["type"] == "summary"
+        await gate.until_entered()
+        monkeypatch.undo()
+        async with live.talk(fps=40) as follows:
+            gate.open()
+            await follows.end()
+        await stays.end()
