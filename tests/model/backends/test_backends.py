@@ -1,6 +1,9 @@
 """Three runtimes, one step: the same answers, whoever runs beside it and whatever ran before."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -228,3 +231,13 @@ def test_a_device_that_is_not_installed_is_refused(tiny_weights: Path) -> None:
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(WeightsError, match="cannot run on cuda"):
         OnnxRuntimeBackend(tiny_weights / "tiny.onnx", threads=1, device="cuda")
+
+
+def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
+    # Its telemetry keeps a number for each user in the home folder, and is silent under CI anyway.
+    talks = {"CI", "JENKINS_URL", "TF_BUILD"}
+    environment = {name: value for name, value in os.environ.items() if name not in talks}
+    asked = "import sys, server.app; sys.exit('openvino_telemetry.backend' in sys.modules)"
+    told = {**environment, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", asked], env=told, check=True)
+    assert not list(tmp_path.rglob("*"))
