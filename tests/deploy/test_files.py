@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +115,73 @@ def test_a_fleet_on_ray_is_one_that_can_share_sessions_and_drain() -> None:
     assert f"def {name}(" in (ROOT / f"{module.replace('.', '/')}.py").read_text()
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """How a server is started: its settings, and the folders that outlive it with their sizes."""
+
+    settings: dict[str, Any]
+    folders: dict[str, str | None]
+
+
+def in_compose() -> Deployed:
+    (compose,) = documents(DEPLOY / "compose.yml")
+    server = compose["services"]["gdkvm"]
+    volumes = [volume.split(":") for volume in server["volumes"]]
+    assert server["read_only"]
+    kept: dict[str, str | None] = {each[1]: None for each in volumes if each[2:] != ["ro"]}
+    return Deployed(server["environment"], kept)
+
+
+def in_pod() -> Deployed:
+    pod = documents(DEPLOY / "kubernetes" / "gdkvm.yml")[0]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    sizes = {each["name"]: each.get("emptyDir") for each in pod["volumes"]}
+    mounts = [each for each in container["volumeMounts"] if not each.get("readOnly")]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    settings = {each["name"]: each["value"] for each in container["env"]}
+    kept = {each["mountPath"]: sizes[each["name"]]["sizeLimit"] for each in mounts}
+    return Deployed(settings, kept)
+
+
+def in_unit() -> Deployed:
+    text = (DEPLOY / "systemd" / "gdkvm.service").read_text()
+    (state,) = re.findall(r"(?m)^StateDirectory=(.+)$", text)
+    assert "ProtectSystem=strict" in text
+    return Deployed(
+        dict(re.findall(r"(?m)^Environment=(\w+)=(.+)$", text)), {f"/var/lib/{state}": None}
+    )
+
+
+@pytest.mark.parametrize("start", [in_compose, in_pod, in_unit])
+def test_a_server_that_may_write_little_has_room_for_what_outlives_it(
+    start: Callable[[], Deployed],
+) -> None:
+    told = start()
+    given = {name.removeprefix("GDKVM_").lower(): value for name, value in told.settings.items()}
+    settings = Settings(**given)
+    clips = [size for name, size in told.folders.items() if settings.clip_dir.is_relative_to(name)]
+    assert len(clips) == 1
+    assert any(Path(settings.snapshot_store).is_relative_to(each) for each in told.folders)
+    most_bytes = settings.clip_store_bytes + settings.study_max_bytes
+    assert clips[0] is None or int(clips[0].removesuffix("Gi")) << 30 > most_bytes
+
+
+def test_keys_in_a_container_are_in_a_folder_of_its_host_so_that_a_change_is_seen() -> None:
+    (compose,) = documents(DEPLOY / "compose.yml")
+    server = compose["services"]["gdkvm"]
+    file = Path(server["environment"]["GDKVM_API_KEYS_FILE"])
+    mounted = [volume.split(":")[1] for volume in server["volumes"]]
+    assert str(file.parent) in mounted
+    assert str(file) not in mounted
+
+
 def test_compose_mounts_only_what_is_in_the_repository_or_said_to_be_made() -> None:
     (compose,) = documents(DEPLOY / "compose.yml")
     sources = [
         volume.partition(":")[0]
         for service in compose["services"].values()
         for volume in service.get("volumes", [])
+        if volume.startswith(".")
     ]
     missing = {each for each in sources if not (DEPLOY / each).exists()}
     assert missing == {"./keys"}
