@@ -181,7 +181,7 @@ def build(settings: Settings) -> Parts:
     capacity_fps = settings.capacity_fps or measured_fps or math.inf
     engine = Engine({model.name: predictor}, workers, metrics, capacity_fps)
     metrics.build.labels(version("gdkvm-live"), model.name, model.version).set(1)
-    metrics.ready.set(engine.self_test())
+    engine.self_test()
     logger.info(
         "model loaded",
         extra={

@@ -22,14 +22,19 @@ def operation_routes(engine: Engine, roster: Roster, metrics: Metrics) -> APIRou
         """200 while the process answers."""
         return {"status": "alive"}
 
+    def readiness() -> str:
+        if roster.is_draining:
+            return "draining"
+        return "ready" if engine.is_alive else "engine_dead"
+
+    # Whoever reads the metrics is told as it is then, whether or not anybody asks /readyz.
+    metrics.ready.set_function(lambda: readiness() == "ready")
+
     @router.get("/readyz")
     async def readyz(response: Response) -> dict[str, str]:
         """200 while weights are loaded, the self-test mask matches, and sessions are admitted."""
-        status = "ready" if engine.is_alive else "engine_dead"
-        if roster.is_draining:
-            status = "draining"
+        status = readiness()
         response.status_code = 200 if status == "ready" else 503
-        metrics.ready.set(status == "ready")
         return {"status": status}
 
     @router.get("/metrics")

@@ -286,8 +286,9 @@ async def test_a_dead_engine_ends_every_session_and_is_not_ready(tmp_path: Path)
             await neighbour.say(beating(0))
             heard, close = await neighbour.hear_all()
             assert (heard[-1]["code"], close) == ("engine_dead", 1011)
+        # Nobody need have asked /readyz: an alert hangs on this alone.
+        assert "\ngdkvm_ready 0.0\n" in (await live.get("/metrics")).text
         ready = await live.get("/readyz")
         assert (ready.status_code, ready.json()) == (503, {"status": "engine_dead"})
         assert (await live.get("/livez")).status_code == 200
-        assert "\ngdkvm_ready 0.0\n" in (await live.get("/metrics")).text
         await live.assert_all_is_freed()
