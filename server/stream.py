@@ -127,6 +127,9 @@ class FrameSocket:
             limit_s = self._settings.send_timeout_s
             raise SlowReaderError(f"answers were not read for {limit_s:g} s") from error
         except (WebSocketDisconnect, RuntimeError) as error:
+            if isinstance(self._stop, SocketGoneError):
+                # The reader has heard how the client left.
+                raise self._stop from error
             raise SocketGoneError() from error
 
     async def answer(self, answer: Answer, received_s: float | None = None) -> None:

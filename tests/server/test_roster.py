@@ -166,9 +166,16 @@ async def test_a_hello_of_other_frames_resumes_nothing(empty: Live, other: dict[
         await talk.end()
 
 
-async def test_a_session_that_was_left_resumes_nothing(empty: Live) -> None:
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_a_session_that_was_left_resumes_nothing(empty: Live, is_busy: bool) -> None:
     async with empty.talk() as talk:
+        if is_busy:
+            empty.backend.gate.clear()
+            empty.backend.entered.clear()
+            await talk.say(beating(0))
+            await asyncio.to_thread(empty.backend.entered.wait)
         await talk.connection.close(1000)
+    empty.backend.gate.set()
     await empty.assert_all_is_freed()
     async with empty.socket() as late:
         await late.say_hello(resume=talk.ready["resume"])
