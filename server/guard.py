@@ -103,7 +103,7 @@ class Guard:
         request_name.set(name := _request_name(headers))
         send = _with_headers(scope, send, name)
         if scope["path"] in PROBES:
-            await self._app(scope, receive, send)
+            await self._app(_as_get(scope), receive, send)
             return
         try:
             key = self._admit(scope, headers)
@@ -179,7 +179,7 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(scope, counted, noted)
+            await self._app(_as_get(scope), counted, noted)
         finally:
             if scope_of(scope["path"]) == "upload" and not is_public(scope["path"]):
                 record.write(scope)
@@ -274,6 +274,15 @@ def _place(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError:
         return urlsplit("")
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET is; whatever runs this app leaves out the body.
+
+    Source:
+        RFC 9110 section 9.3.2.
+    """
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def _acts(scope: Scope) -> bool:

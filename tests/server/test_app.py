@@ -74,6 +74,15 @@ def test_a_refusal_is_a_problem_document(
     assert problem["detail"]
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/", "/v1/clips/nothing"])
+def test_head_is_answered_as_get_is_without_the_body(live: Live, path: str) -> None:
+    # RFC 9110 section 9.3.2.
+    got, asked = live.http.get(path), live.http.head(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    for name in ("content-type", "content-length"):
+        assert asked.headers[name] == got.headers[name]
+
+
 def test_a_refusal_is_counted_by_its_code(live: Live) -> None:
     def count() -> float:
         families = text_string_to_metric_families(live.http.get("/metrics").text)
