@@ -146,3 +146,25 @@ def test_an_upload_and_its_refusal_pass_through(proxied: Proxied) -> None:
         assert re.fullmatch("[0-9a-f]{32}", name), "nginx names the request"
         plain = http.get("/v1/clips", headers={"Authorization": ""})
         assert plain.status_code == 401
+
+
+@pytest.mark.parametrize(("path", "limit"), [("clips", 512 << 20), ("studies", 4 << 30)])
+def test_what_is_too_long_is_told_by_the_server_at_its_own_limit(
+    proxied: Proxied, path: str, limit: int
+) -> None:
+    def answer_to(length: int, ending: bytes) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", proxied.port), 20) as plain,
+            proxied.trust.wrap_socket(plain, server_hostname="localhost") as line,
+        ):
+            line.sendall(
+                f"POST /v1/{path} HTTP/1.1\r\nHost: {proxied.address}\r\nAuthorization: Bearer open"
+                f"\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n".encode()
+            )
+            heard = b""
+            while ending not in heard and (piece := line.recv(4096)):
+                heard += piece
+            return heard
+
+    assert b"100 Continue" in answer_to(limit, b"\r\n\r\n")
+    assert b"application/problem+json" in answer_to(limit + 1, b"too_large")
