@@ -172,7 +172,10 @@ def case_scores(rows: list[Row]) -> list[dict[str, Any]]:
         }
         found, reference = (_rounded(ef) for ef in ejection_pair(stills, name, _disks))
         cases.append({"patient": name, "dice": dice, "ef": found, "reference_ef": reference})
-    return sorted(cases, key=lambda case: min([d for d in case["dice"].values() if d] or [0.0]))
+    # A phase that neither annotator nor network sees has no Dice; a ventricle not found has 0.
+    return sorted(
+        cases, key=lambda case: min([d for d in case["dice"].values() if d is not None] or [0.0])
+    )
 
 
 def subgroup_scores(rows: list[Row]) -> dict[str, Any]:

@@ -278,10 +278,13 @@ def test_the_worst_ventricle_comes_first_with_its_ef() -> None:
         a_row("fine", "es", volume_ml=50.0, reference_ml=40.0),
         a_row("poor", "ed", lv={"dice": 0.7}),
         a_row("poor", "es"),
+        a_row("missed", "ed", lv={"dice": 0.0}),
+        a_row("missed", "es"),
     ]
-    first, second = case_scores(rows)
-    assert (first["patient"], first["dice"]) == ("poor", {"ed": 0.7, "es": 0.9})
-    assert (second["patient"], second["ef"], second["reference_ef"]) == ("fine", 50.0, 60.0)
+    missed, poor, fine = case_scores(rows)
+    assert (missed["patient"], missed["dice"]) == ("missed", {"ed": 0.0, "es": 0.9})
+    assert (poor["patient"], poor["dice"]) == ("poor", {"ed": 0.7, "es": 0.9})
+    assert (fine["patient"], fine["ef"], fine["reference_ef"]) == ("fine", 50.0, 60.0)
 
 
 def test_patients_are_grouped_by_their_reference_ef_and_by_quality() -> None:
