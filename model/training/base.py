@@ -107,7 +107,7 @@ def make_clip(recording: Recording, config: TrainConfig) -> BaseClip:
         for k in places
     ]
     ends = [
-        cv2.resize(recording.labels[k], (side, side), interpolation=cv2.INTER_NEAREST) == 1
+        cv2.resize(recording.labels[k], (side, side), interpolation=cv2.INTER_NEAREST_EXACT) == 1
         for k in (0, -1)
     ]
     return BaseClip(np.stack(images).astype(np.uint8), np.stack(ends))

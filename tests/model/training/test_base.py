@@ -14,12 +14,13 @@ from model.training.base import (
     BaseClip,
     load_imagenet,
     make_base_batch,
+    make_clip,
     point_loss,
     read_clips,
 )
 from model.training.config import TrainConfig
 from model.training.loop import learning_rate, train
-from model.training.sets import open_set
+from model.training.sets import Recording, open_set
 from tests.model.training.sets.writing import SIZES, heart, write_nifti_release
 
 RECIPES = Path(__file__).resolve().parents[3] / "model" / "training" / "recipes"
@@ -74,6 +75,24 @@ def test_frames_are_taken_at_even_steps_and_squashed(tmp_path: Path, config: Tra
     assert clip.images_THW.shape == (2, 112, 112)
     share = clip.cavity_2HW[1].mean() / (labels == 1).mean()
     assert share == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(112, 112), (389, 549)])
+def test_a_mask_is_squashed_onto_its_image(config: TrainConfig, size: tuple[int, int]) -> None:
+    rows, cols = np.mgrid[: size[0], : size[1]]
+    centre_2, axes_2 = 0.5 * np.array(size), 0.3 * np.array(size)
+    radius = np.hypot((rows - centre_2[0]) / axes_2[0], (cols - centre_2[1]) / axes_2[1])
+    labels = (radius < 1).astype(np.uint8)
+    clip = make_clip(
+        Recording((200 * labels,) * 3, (labels,) * 3, (0, 1, 2)),
+        replace(config, network_size=128, clip_frames=3),
+    )
+    # The image is the mask, so that they have one centre wherever pixels are taken to lie.
+    wanted, found = (
+        [np.average(axis, weights=plane) for axis in np.mgrid[:128, :128]]
+        for plane in (clip.images_THW[0], clip.cavity_2HW[0])
+    )
+    assert found == pytest.approx(wanted, abs=0.1)
 
 
 def test_stills_alone_are_moved_from_one_phase_to_the_other(config: TrainConfig) -> None:
