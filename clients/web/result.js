@@ -44,9 +44,10 @@ export class ResultView {
     this.#offers = offers;
     this.#onChange = onChange;
     this.#decode = drawNext((image, frame) => {
+      if (frame.turn !== this.#turn) return image.close(); // of a clip that was left meanwhile
       this.#shown?.image.close();
       this.#shown = { image, ...frame };
-      this.#draw();
+      return this.#draw();
     });
     this.#editor = new OutlineEditor((outline) => this.#correct({ lv: [outline] }), () => this.#draw());
     this.#wire();
@@ -79,13 +80,16 @@ export class ResultView {
     this.#id = id;
     const turn = this.#turn;
     byId("result").hidden = false;
+    this.#verdict({ name, headline: "…" }); // nothing of the clip before stands beside this name
     try {
       const result = await this.#server.result(id);
       if (this.#turn !== turn) return;
       this.#fill(name, result);
       await this.#openPlayer(id, result);
     } catch (error) {
-      if (this.#turn === turn) write("result-error", error.message);
+      if (this.#turn !== turn) return;
+      if (this.#result) write("result-error", spoken(error.message));
+      else this.#verdict({ name, headline: "No result", error: spoken(error.message) });
     }
   }
 
@@ -95,6 +99,9 @@ export class ResultView {
     write("edit-words", ""); // said of the clip before
     this.#player?.close();
     this.#player = this.#id = this.#result = null;
+    this.#shown?.image.close();
+    this.#shown = null;
+    byId("image").width += 0; // which clears it
     byId("player").hidden = byId("details").hidden = true;
   }
 
@@ -193,7 +200,7 @@ export class ResultView {
   }
 
   #showFrame({ index, picture, contours }) {
-    this.#decode(picture, { contours });
+    this.#decode(picture, { index, contours, turn: this.#turn });
     const { frames, beats } = this.#result;
     const { lv, quality, time_ms: timeMs } = frames[index];
     byId("scrub").value = index;
@@ -229,7 +236,10 @@ export class ResultView {
 
   #edit() {
     this.#player.stop();
-    const { image, contours } = this.#shown;
+    if (!this.#shown) return;
+    // What is shown is corrected, though the picture of another frame may be on its way.
+    const { image, index, contours } = this.#shown;
+    this.#player.seek(index);
     byId("edit-undo").hidden = true;
     this.#editor.open(image, contours.lv?.[0] ?? []);
     this.#draw();

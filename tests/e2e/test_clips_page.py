@@ -151,6 +151,48 @@ def test_two_views_are_brought_together_and_one_view_twice_is_refused_in_words(
     expect(answer).to_contain_text("a biplane measurement needs two.")
 
 
+def upload_of(page: Page, path: Path) -> str:
+    """Send a clip by a program beside the page; returns its name on the server."""
+    origin = page.url.split("/clips.html")[0]
+    answer = page.request.post(f"{origin}/v1/clips?wait_s=60", data=path.read_bytes())
+    return answer.headers["location"].rpartition("/")[2]
+
+
+def test_a_clip_that_cannot_be_shown_is_not_shown_as_the_one_before(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html")
+    page.locator("#files").set_input_files(sample_path())
+    expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^EF \d+ %$"))
+    shown = page.url
+    gone = upload_of(page, sample_path())
+    page.reload()
+    expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^EF \d+ %$"))
+    assert page.url == shown
+    page.request.delete(f"{address}/v1/clips/{gone}")
+    page.locator(f"#list a[href='#{gone}']").click()
+    expect(page.locator("#result-error")).to_have_text("No such clip is kept here.")
+    expect(page.locator("#ef-figure")).to_have_text("No result")
+    for place in ("#ef-interval", "#ef-words", "#clip-words"):
+        expect(page.locator(place)).to_have_text("")
+
+
+def test_an_outline_goes_to_the_frame_that_was_shown_not_to_one_on_its_way(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html", reduced_motion="reduce")
+    page.route("**/frames/21.jpg", lambda route: None)  # never answered
+    page.locator("#files").set_input_files(sample_path())
+    expect(page.locator("#place")).to_contain_text("21 of 30")  # end diastole, index 20
+    wait_for_outline(page, "lv")
+    page.keyboard.press("ArrowRight")
+    page.locator("#edit").click()
+    widen(page)
+    with page.expect_request(lambda each: each.method == "PATCH") as caught:
+        page.locator("#edit-save").click()
+    assert caught.value.url.endswith("/frames/20")
+
+
 def test_a_file_dropped_on_the_page_is_sent(visit: Visit, address: str) -> None:
     page = visit(f"{address}/clips.html")
     page.evaluate("""() => {
