@@ -1,8 +1,10 @@
 """What a serving process does so that nobody is held up."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import server.app
 from server.commands.serving import DrainingServer, warm_up
 from server.settings import Settings
-from tests.server.live import CountingBackend, counting_predictor
+from tests.server.live import CountingBackend, counting_predictor, live_server
 
 PROGRAM = """
 import gc, sys, cv2
@@ -47,3 +49,32 @@ def test_the_routes_are_set_up_before_the_first_request(
 
     asyncio.run(warm_up(noted))
     assert answers == [200]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "head", "is_taken"),
+    [
+        (b"GET /v1/models", b"X-Long: " + b"a" * (32 << 10), True),
+        (b"GET /v1/models", b"\r\n".join(b"X-%d: b" % number for number in range(3000)), True),
+        (b"GET /v1/models", b"X-Long: " + b"a" * (1 << 20), False),
+        (b"GET /v1/models", b"\r\n".join(b"X-%d: b" % number for number in range(100_000)), False),
+        (
+            b"POST /v1/clips",
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: " + b"a" * (1 << 20),
+            False,
+        ),
+    ],
+)
+def test_headers_have_an_end(
+    tmp_path: Path, request_line: bytes, head: bytes, is_taken: bool
+) -> None:
+    with live_server(tmp_path) as live:
+        heard = b""
+        # A server that no longer reads may be heard as a cut.
+        with socket.create_connection(("127.0.0.1", live.port), 60) as line, suppress(OSError):
+            line.sendall(request_line + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+            line.sendall(head + b"\r\n\r\n")
+            while piece := line.recv(4096):
+                heard += piece
+        assert heard.startswith(b"HTTP/1.1 20") == is_taken
+        assert live.http.get("/v1/clips").json() == []
