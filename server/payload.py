@@ -27,6 +27,9 @@ _UNIT_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 _HEADERS: dict[Codec, tuple[int, ...]] = {"h264": (6, 7, 8, 9), "hevc": (32, 33, 34, 35, 39, 40)}
 """Parameter sets (of video, sequence and picture), delimiter, supplemental information."""
 
+PREDICTED = frozenset(_HEADERS)
+"""Codecs that tell a picture by how it differs from those before it."""
+
 _PARAMETER_SETS: dict[Codec, set[int]] = {"h264": {7, 8}, "hevc": {32, 33, 34}}
 MOST_PARAMETER_SETS = 64
 """Kept for a decoder elsewhere; an encoder has a few, and may change them now and then."""
@@ -66,6 +69,7 @@ class PayloadDecoder:
         }.get(codec)
         self._video = None if self._still else _open_video(codec, size)
         self._since_key = PacketLog(codec)
+        self._skipped: list[bytes] = []
 
     @property
     def packets(self) -> tuple[bytes, ...] | None:
@@ -76,6 +80,12 @@ class PayloadDecoder:
         """Take in another decoder's packets; their pictures were seen there."""
         for packet in packets:
             self._packet(memoryview(packet))
+
+    def skip(self, payload: memoryview) -> None:
+        """Take in a packet whose picture nobody wants; it is decoded before the next one."""
+        packet = bytes(payload)
+        self._since_key.add(packet)
+        self._skipped.append(packet)
 
     def luma(self, payload: memoryview) -> NDArray[np.uint8] | None:
         """Decode one payload.
@@ -121,18 +131,24 @@ class PayloadDecoder:
         return np.asarray(image, np.uint8)
 
     def _packet(self, payload: memoryview) -> NDArray[np.uint8] | None:
-        assert self._video is not None
         self._since_key.add(bytes(payload))
-        try:
-            pictures = self._video.decode(av.Packet(bytes(payload)))
-        except FFmpegError as error:
-            if _has_only_headers(self._codec, bytes(payload)):
-                return None
-            raise UndecodableFrameError("a video packet cannot be decoded") from error
+        skipped, self._skipped = self._skipped, []
+        for packet in skipped:
+            self._pictures(packet)
+        pictures = self._pictures(bytes(payload))
         if not pictures:
             return None
         self._check_size((pictures[-1].height, pictures[-1].width))
         return np.asarray(pictures[-1].to_ndarray(format="gray"), np.uint8)
+
+    def _pictures(self, packet: bytes) -> list[av.VideoFrame]:
+        assert self._video is not None
+        try:
+            return self._video.decode(av.Packet(packet))
+        except FFmpegError as error:
+            if _has_only_headers(self._codec, packet):
+                return []
+            raise UndecodableFrameError("a video packet cannot be decoded") from error
 
     def _check_bytes(self, payload: memoryview, samples: int) -> None:
         rows, columns = self._size

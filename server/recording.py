@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from model import EchoError, Predictor
 from server.errors import SettingsError
 from server.protocol import DropReason, FrameHeader
-from server.session import Answer, Arrival, Session
+from server.session import Answer, Arrival, Packet, Session
 from server.settings import Settings
 from server.snapshots import pack, unpack
 
@@ -143,15 +143,15 @@ class SessionLog:
     def note_answer(self, arrival: Arrival, answer: Answer) -> None:
         """Write a frame and what was said of it."""
         told = told_of(answer.messages, answer.labels_HW)
-        self._note_frame("frame", arrival, {"told": told})
+        self._note_frame("frame", arrival.header, arrival.payload, {"told": told})
 
     def note_failure(self, arrival: Arrival, error: EchoError) -> None:
         """Write the frame that ended the session."""
-        self._note_frame("failure", arrival, {"code": error.code})
+        self._note_frame("failure", arrival.header, arrival.payload, {"code": error.code})
 
-    def note_drop(self, header: FrameHeader, reason: DropReason) -> None:
-        """Write that a frame was not looked at."""
-        self._write({"kind": "drop", **_facts_of(header), "reason": reason}, b"")
+    def note_drop(self, header: FrameHeader, reason: DropReason, packet: Packet) -> None:
+        """Write that a frame was not looked at, and the packet that was decoded all the same."""
+        self._note_frame("drop", header, packet, {"reason": reason})
 
     def note_end(self, messages: tuple[str, ...]) -> None:
         """Write the session's last words."""
@@ -164,12 +164,15 @@ class SessionLog:
             self._file.close()
         self._room.end(self._path)
 
-    def _note_frame(self, kind: str, arrival: Arrival, facts: dict[str, Any]) -> None:
+    def _note_frame(
+        self, kind: str, header: FrameHeader, payload: Packet, facts: dict[str, Any]
+    ) -> None:
         if self._file.closed:
             return
-        digest = hashlib.sha256(arrival.payload).hexdigest()
-        frame = {"kind": kind, **_facts_of(arrival.header), "sha256": digest, **facts}
-        self._write(frame, arrival.payload if self._has_payloads else b"")
+        frame = {"kind": kind, **_facts_of(header), **facts}
+        if payload is not None:
+            frame["sha256"] = hashlib.sha256(payload).hexdigest()
+        self._write(frame, payload if payload is not None and self._has_payloads else b"")
 
     def _write(self, facts: dict[str, Any], payload: bytes | memoryview) -> None:
         if self._file.closed:

@@ -219,7 +219,8 @@ def _do(session: Session, entry: Entry, frames: Frames) -> list[dict[str, Any]]:
     facts = entry.facts
     match facts["kind"]:
         case "drop":
-            session.drop(_header(facts), facts["reason"])
+            packet = memoryview(_payload(entry, frames)) if "sha256" in facts else None
+            session.drop(_header(facts), facts["reason"], packet)
             return []
         case "end":
             return told_of(session.summary(), None)

@@ -47,6 +47,9 @@ UNHURRIED_FPS = 1.0
 
 Phase = Literal["live", "parked"]
 
+Packet = memoryview | None
+"""The payload of a frame not looked at, where later pictures tell how they differ from it."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
@@ -124,7 +127,7 @@ class Witness(Protocol):
     def note_failure(self, arrival: Arrival, error: EchoError) -> None:
         """A frame could not be answered, which ends the session; called on a worker."""
 
-    def note_drop(self, header: FrameHeader, reason: DropReason) -> None:
+    def note_drop(self, header: FrameHeader, reason: DropReason, packet: Packet) -> None:
         """A frame was not looked at."""
 
     def note_end(self, messages: tuple[str, ...]) -> None:
@@ -289,12 +292,14 @@ class Session:
         messages = self._record(header.seq, (result.to_json(), *beats))
         return Answer(messages, stages, labels_HW=labels_HW)
 
-    def drop(self, header: FrameHeader, reason: DropReason) -> Answer:
+    def drop(self, header: FrameHeader, reason: DropReason, packet: Packet = None) -> Answer:
         """Answer a frame without segmenting it."""
         self._check_open()
+        if packet is not None and header.codec == self.hello.codec:
+            self._decoder.skip(packet)
         answer = self._drop(header, reason)
         if self.witness is not None:
-            self.witness.note_drop(header, reason)
+            self.witness.note_drop(header, reason, packet)
         return answer
 
     def _drop(self, header: FrameHeader, reason: DropReason) -> Answer:

@@ -27,6 +27,7 @@ from server.errors import (
 )
 from server.keys import KEY_SLOT, ApiKey
 from server.metrics import STAGES, Metrics
+from server.payload import PREDICTED
 from server.protocol import (
     SUBPROTOCOL,
     Bye,
@@ -38,11 +39,14 @@ from server.protocol import (
     parse_message,
 )
 from server.roster import Roster
-from server.session import Answer, Arrival, Session
+from server.session import Answer, Arrival, Packet, Session
 from server.settings import Settings
 
 MOST_NOTES = 1024
 """Replaced and repeated frames that may wait for their answer; then the socket is not read."""
+
+MOST_PACKETS = 64
+"""The same of video, of which replaced frames are kept until they are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Note:
 
     header: FrameHeader
     is_repeated: bool
+    packet: Packet = None
 
 
 Item = Arrival | Note | Bye
@@ -99,7 +104,7 @@ class FrameSocket:
             EchoError: the socket cannot go on.
         """
         self._newest_seq = -1 if session.last_seq is None else session.last_seq
-        self._reader = asyncio.create_task(self._read(session.hello.policy))
+        self._reader = asyncio.create_task(self._read(session.hello))
         while True:
             await self._wake.wait()
             if self._stop is not None:
@@ -194,12 +199,13 @@ class FrameSocket:
             return
         await self.close(WireCodes.close_code(error))
 
-    async def _read(self, policy: Policy) -> None:
+    async def _read(self, hello: Hello) -> None:
         """Fill the inbox until the socket ends or breaks the protocol."""
+        most = MOST_PACKETS if hello.codec in PREDICTED else MOST_NOTES
         try:
             while True:
-                self._put(await self._receive(), policy)
-                if len(self._inbox) > MOST_NOTES:
+                self._put(await self._receive(), hello.policy)
+                if len(self._inbox) > most:
                     self._has_room.clear()
                     await self._has_room.wait()
         except EchoError as error:
@@ -261,7 +267,8 @@ class FrameSocket:
         """Let go of the frame that waits, if one does; its answer keeps its place."""
         for place in reversed(range(len(self._inbox))):
             if isinstance(waiting := self._inbox[place], Arrival):
-                self._inbox[place] = Note(waiting.header, is_repeated=False)
+                packet = waiting.payload if waiting.header.codec in PREDICTED else None
+                self._inbox[place] = Note(waiting.header, is_repeated=False, packet=packet)
                 return
 
     def _add(self, item: Item) -> None:
@@ -297,4 +304,4 @@ def answer_note(session: Session, note: Note) -> Answer:
     """Answer a frame that is not looked at."""
     if note.is_repeated:
         return session.repeat(note.header)
-    return session.drop(note.header, "replaced")
+    return session.drop(note.header, "replaced", note.packet)

@@ -21,6 +21,7 @@
 export const SUBPROTOCOL = "gdkvm.v1";
 export const HEADER_BYTES = 32;
 export const CODECS = ["gray8", "rgb24", "jpeg", "png", "h264", "hevc", "mjpeg"];
+const PREDICTED = ["h264", "hevc"]; // the server must decode every packet, also one that it drops
 
 const MAGIC = [0x47, 0x44, 0x4b, 0x46]; // "GDKF"
 const VERSION = 1;
@@ -300,7 +301,8 @@ export class GdkvmStream extends EventTarget {
   #settle(answer) {
     const frame = this.#unanswered.get(answer.seq);
     this.#unanswered.delete(answer.seq);
-    if (frame && answer.type === "result" && this.#keepsFrames) {
+    const isNeeded = answer.type === "result" || PREDICTED.includes(this.#hello.codec);
+    if (frame && isNeeded && this.#keepsFrames) {
       this.#kept.set(answer.seq, frame.message);
       this.#keptBytes += frame.message.byteLength;
     }

@@ -25,7 +25,7 @@ from gdkvm_client import (
     stream_blocking,
 )
 from gdkvm_client.stream import Pace
-from server.protocol import Drain, ErrorMessage, parse_frame
+from server.protocol import Codec, Drain, ErrorMessage, parse_frame
 from tests.clients.conftest import ScriptedServer, mask_of
 from tests.server.live import until
 
@@ -123,6 +123,33 @@ async def test_what_a_killed_server_forgot_goes_again_one_by_one_where_newer_fra
     events = await collect(scripted, 12, Hello(SIZE, policy="latest"))
     assert seqs(events) == list(range(12))
     assert accompanied == []
+
+
+@pytest.mark.parametrize(("codec", "is_sent_again"), [("h264", True), ("jpeg", False)])
+async def test_a_killed_server_is_sent_the_dropped_packets_too_where_later_ones_build_on_them(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch, codec: Codec, is_sent_again: bool
+) -> None:
+    came: list[list[int]] = []
+    scripted.drop = {2}
+
+    async def answer(socket: ServerConnection, hello: Hello) -> None:
+        came.append([])
+        async for message in socket:
+            if isinstance(message, str):
+                await socket.send(scripted.summary().to_json())
+                return
+            header, _ = parse_frame(message)
+            came[-1].append(header.seq)
+            if len(came) == 1 and header.seq == 5:
+                socket.transport.abort()
+                return
+            await socket.send(scripted.result(header.seq, header.time_us, hello.size))
+
+    monkeypatch.setattr(scripted, "answer", answer)
+    hello = Hello(SIZE, codec=codec, policy="latest")
+    events = await collect(scripted, 8, hello)
+    assert seqs(events) == list(range(8))
+    assert came[1] == [seq for seq in range(8) if seq != 2 or is_sent_again]
 
 
 async def test_what_a_killed_server_forgot_leaves_no_more_under_way_than_there_are_credits(

@@ -315,6 +315,32 @@ def test_a_second_kill_while_frames_are_sent_again_loses_none_of_them() -> None:
     assert told == [[0, 1], [0, 1, 2], 1, {"type": "bye"}]
 
 
+def test_a_killed_server_is_sent_the_dropped_packets_too_where_later_ones_build_on_them() -> None:
+    told = run_node(
+        SOCKET
+        + KEEPS
+        + """
+        const seen = [];
+        for (const [number, codec] of [[1, "h264"], [3, "jpeg"]]) {
+          const stream = open({ policy: "latest", codec });
+          const first = await next(number);
+          first.ready(keeps);
+          for (const seq of [0, 1, 2]) stream.send(frame, { seq });
+          first.say({ type: "result", seq: 0, saved_seq: null });
+          first.say({ type: "dropped", seq: 1, reason: "replaced" });
+          first.say({ type: "result", seq: 2, saved_seq: null });
+          first.cut();
+          const second = await next(number + 1);
+          second.ready({ ...keeps, resumed: true, last_seq: null });
+          for (const seq of [0, 1, 2]) second.say({ type: "result", seq, saved_seq: null });
+          seen.push(second.seqs);
+        }
+        tell(seen);
+        """
+    )
+    assert told == [[0, 1, 2], [0, 2]]
+
+
 def test_no_more_is_kept_than_was_allowed_and_nothing_for_a_server_that_keeps_nothing() -> None:
     told = run_node(
         SOCKET

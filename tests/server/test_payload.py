@@ -3,8 +3,6 @@
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from fractions import Fraction
 
 import av
 import cv2
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from server.errors import FrameSizeError, UndecodableFrameError, UnsupportedCodecError
 from server.payload import PayloadDecoder
 from server.protocol import CODECS, Codec
+from tests.server.packets import VIDEO, encoded
 
 ROWS, COLS = 48, 64
 Pixels = NDArray[np.uint8]
@@ -113,35 +112,6 @@ def test_a_coloured_png_becomes_luma() -> None:
     assert np.abs(found - bt601(colours())).max() < 1.02
 
 
-VIDEO: dict[Codec, tuple[str, str, dict[str, str]]] = {
-    "h264": ("libx264", "yuv420p", {"qp": "0", "tune": "zerolatency", "preset": "ultrafast"}),
-    "hevc": (
-        "libx265",
-        "yuv420p",
-        {"x265-params": "lossless=1:bframes=0:log-level=none:rc-lookahead=0:frame-threads=1"},
-    ),
-    "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "1", "qmax": "1"}),
-}
-
-
-def encoded(codec: Codec, lumas: list[Pixels]) -> Iterator[bytes]:
-    """One packet a picture."""
-    encoder, pixels, options = VIDEO[codec]
-    context = av.CodecContext.create(encoder, "w")
-    assert isinstance(context, av.VideoCodecContext)
-    context.width, context.height, context.pix_fmt = COLS, ROWS, pixels
-    context.time_base = Fraction(1, 30)
-    context.options = options
-    for number, luma in enumerate([*lumas, None]):
-        frame = None
-        if luma is not None:
-            planes = np.vstack([luma, np.full((ROWS // 2, COLS), 128, np.uint8)])
-            frame = av.VideoFrame.from_ndarray(planes, format=pixels)
-            frame.pts = number
-        for packet in context.encode(frame):
-            yield bytes(packet)
-
-
 @pytest.mark.parametrize(("codec", "tolerance"), [("h264", 1), ("hevc", 1), ("mjpeg", 3)])
 def test_video_packets_become_pictures_one_by_one(codec: Codec, tolerance: int) -> None:
     # Video range is 16 to 235 in h264 and hevc; mjpeg has the full one.
@@ -192,6 +162,26 @@ def test_another_decoder_goes_on_where_parameter_sets_came_one_by_one(codec: Cod
     found = other.luma(memoryview(last))
     assert found is not None
     np.testing.assert_array_equal(found, decoder.luma(memoryview(last)))
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_pictures_after_one_that_nobody_wants_come_out_as_they_were_encoded(codec: Codec) -> None:
+    # Noise that moves: each picture tells no more than where it went.
+    noise = np.random.default_rng(5).integers(16, 236, (ROWS, COLS), np.uint8)
+    lumas = [np.roll(noise, 4 * shift, axis=1) for shift in range(6)]
+    decoder, other = PayloadDecoder(codec, (ROWS, COLS)), PayloadDecoder(codec, (ROWS, COLS))
+    for number, (packet, luma) in enumerate(zip(encoded(codec, lumas), lumas, strict=True)):
+        if number in (1, 2, 4):
+            decoder.skip(memoryview(packet))
+            continue
+        if number == 5:
+            # A decoder elsewhere must see those too.
+            assert decoder.packets is not None
+            other.catch_up(decoder.packets)
+        for each in (decoder, other)[: 2 if number == 5 else 1]:
+            found = each.luma(memoryview(packet))
+            assert found is not None
+            assert np.abs(found - (luma.astype(float) - 16) * 255 / 219).max() <= 1
 
 
 WHOLE: dict[Codec, bytes] = {

@@ -1,5 +1,6 @@
 """A recorded session is gone through again, and the first answer that differs is named."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from server.replay import Difference, Log, Outcome, first_difference, replay
 from server.session import Arrival, Session
 from server.settings import Settings
 from tests.server.live import CountingBackend, counting_predictor, disc
+from tests.server.packets import encoded
 
 SIDE = 48
 
@@ -46,7 +48,8 @@ async def recorded(
     for seq, payload in enumerate(payloads):
         frame = arrival(seq, payload, hello)
         if seq % 5 == 4:
-            session.drop(frame.header, "replaced")
+            packet = frame.payload if hello.codec == "h264" else None
+            session.drop(frame.header, "replaced", packet)
         else:
             session.answer(frame)
     session.summary()
@@ -109,6 +112,20 @@ async def log(tmp_path: Path) -> Path:
 def run(path: Path, predictor: Predictor) -> Outcome:
     with path.open("rb") as file:
         return replay(Log(file), predictor, lambda _: None)
+
+
+@pytest.mark.parametrize("kept", ["payloads", "hashes"])
+async def test_video_of_which_packets_were_replaced_comes_out_again(
+    tmp_path: Path, kept: str
+) -> None:
+    packets = list(encoded("h264", [disc(seq) for seq in range(20)]))
+    hello = HELLO.model_copy(update={"codec": "h264"})
+    path = await recorded(tmp_path / "logs", counting(), hello, packets, kept)
+    found = {hashlib.sha256(packet).hexdigest(): packet for packet in packets}
+    with path.open("rb") as file:
+        outcome = replay(Log(file), counting(), found.get)
+    assert outcome.difference is None
+    assert (outcome.results, outcome.dropped) == (16, 4)
 
 
 class Forgetful(CountingBackend):

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from server.errors import SocketGoneError, WireCodes
 from server.metrics import Metrics
+from server.protocol import Codec
 from server.settings import Settings
 from server.stream import FrameSocket
 from tests.server.live import (
@@ -32,6 +33,7 @@ from tests.server.live import (
     live_server,
     packed,
 )
+from tests.server.packets import encoded
 
 CREDITS = 8
 FRAME_MAX_BYTES = 64 << 10
@@ -236,6 +238,27 @@ async def test_the_newest_frame_replaces_the_one_that_waits(live: Live) -> None:
     assert heard[-1]["dropped"] == 2
     assert (summary["results"], summary["dropped"]) == (2, 2)
     labels = expected_labels([disc(0), disc(5)])
+    np.testing.assert_array_equal(labels_of(heard[-1]["mask"]), labels)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+async def test_the_picture_after_a_replaced_packet_is_the_one_that_was_sent(
+    live: Live, codec: Codec
+) -> None:
+    packets = list(encoded(codec, [disc(seq) for seq in range(4)]))
+    async with live.talk(policy="latest", codec=codec) as talk:
+        live.backend.gate.clear()
+        live.backend.entered.clear()
+        await talk.say(packed(0, packets[0], codec))
+        await asyncio.to_thread(live.backend.entered.wait)
+        for seq in (1, 2, 3):
+            await talk.say(packed(seq, packets[seq], codec))
+        await talk.settle()
+        live.backend.gate.set()
+        heard = [await talk.hear() for _ in range(4)]
+        await talk.end()
+    assert [each["type"] for each in heard] == ["result", "dropped", "dropped", "result"]
+    labels = expected_labels([disc(0), disc(3)])
     np.testing.assert_array_equal(labels_of(heard[-1]["mask"]), labels)
 
 

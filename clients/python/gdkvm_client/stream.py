@@ -44,6 +44,8 @@ MOST_RESUMES_IN_VAIN = 5
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _NOMINAL_FPS = 30.0
+# A server must decode every packet of these, also one that it drops.
+_PREDICTED = ("h264", "hevc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,7 @@ class _Sent:
 class StreamClient:
     """One session, over cut connections and restarted servers.
 
-    What was not answered is sent again, and so is what a killed server forgot; its second answer is
-    passed over, since it is the first one's twin.
+    What was not answered is sent again, as is what a killed server forgot, whose twin is not told.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class StreamClient:
         # Set when what follows has changed; waited on for room, an event, or a failure.
         self._changed = asyncio.Event()
         self._unanswered: deque[_Sent] = deque()
-        # Answered with a result, and not yet in any snapshot.
+        # Answered, needed by a server that forgot them, and not yet in any snapshot.
         self._kept: deque[_Sent] = deque(maxlen=MOST_KEPT)
         self._under_way = 0
         self._told_seq = -1
@@ -247,9 +248,10 @@ class StreamClient:
     def _settle(self, answer: Result | Dropped) -> None:
         """Let go of a frame that was answered, or keep it until a snapshot holds it."""
         self._under_way -= 1
+        is_needed = isinstance(answer, Result) or self.hello.codec in _PREDICTED
         while self._unanswered and self._unanswered[0].seq <= answer.seq:
             sent = self._unanswered.popleft()
-            if isinstance(answer, Result) and self.ready.resume_within_s > 0:
+            if is_needed and self.ready.resume_within_s > 0:
                 self._kept.append(_Sent(sent.seq, sent.message, is_again=True))
         if isinstance(answer, Result) and answer.saved_seq is not None:
             while self._kept and self._kept[0].seq <= answer.saved_seq:
