@@ -29,7 +29,10 @@ function show(clips, nameOf) {
     // Those that say they are of this view stand first, then those that say nothing; the server refuses what does not fit.
     const rank = (clip) => (clip.view === view ? 0 : clip.view ? 2 : 1);
     const sorted = [...clips].reverse().sort((a, b) => rank(a) - rank(b));
-    select.replaceChildren(...sorted.map(({ id, view: said }) => make("option", { value: id, textContent: `${said ? `${said}: ` : ""}${nameOf(id)}` })));
+    const options = sorted.map(({ id, view: said }) => make("option", { value: id, textContent: `${said ? `${said}: ` : ""}${nameOf(id)}` }));
+    // One that is open stays as it is, unless there is something new to choose.
+    if (select.options.length === options.length && options.every((option, index) => option.isEqualNode(select.options[index]))) continue;
+    select.replaceChildren(...options);
     if (sorted.some(({ id }) => id === select.dataset.chosen)) select.value = select.dataset.chosen;
   }
 }

@@ -16,9 +16,12 @@ let server = null;
 let result = null;
 let biplane = null;
 const clips = new Map();
+/** Of the list, by clip; they stay, so that a link that is pressed or has the focus is not taken away. */
+const items = new Map();
 const followed = new Set();
 const waiting = [];
 let isSending = false;
+let sendings = 0;
 
 /** Names of the files sent from this tab; the server keeps none, since they often name a patient. */
 const names = new Map(JSON.parse(window.sessionStorage.getItem(NAMES) ?? "[]"));
@@ -34,30 +37,41 @@ function take(clip) {
 
 function showList() {
   const shown = window.location.hash.slice(1);
-  const items = [...clips.values()].reverse().map((clip) => listItem(clip, clip.id === shown));
-  byId("list").replaceChildren(...items);
-  const count = clips.size === 0 ? "None yet." : "";
-  write("list-words", count);
+  const nodes = [...clips.values()].reverse().map((clip) => itemOf(clip, clip.id === shown));
+  const list = byId("list");
+  for (const node of [...list.children]) if (!nodes.includes(node)) node.remove();
+  nodes.forEach((node, index) => {
+    if (list.children[index] !== node) list.insertBefore(node, list.children[index] ?? null);
+  });
+  for (const id of items.keys()) if (!clips.has(id)) items.delete(id);
+  write("list-words", clips.size === 0 ? "None yet." : "");
   biplane?.show([...clips.values()].filter((clip) => clip.state === "done"), nameOf);
 }
 
-function listItem(clip, isShown) {
-  const link = make("a", { href: `#${clip.id}`, textContent: clip.name ?? nameOf(clip.id) });
+/** A clip's item, with what is known of the clip by now. */
+function itemOf(clip, isShown) {
+  if (!items.has(clip.id)) items.set(clip.id, makeItem());
+  const { node, link, words, bar, error } = items.get(clip.id);
+  const name = clip.name ?? nameOf(clip.id);
+  node.dataset.state = clip.state;
+  link.textContent = name;
+  if (clip.state !== "sending") link.href = `#${clip.id}`;
   if (isShown) link.setAttribute("aria-current", "true");
+  else link.removeAttribute("aria-current");
   const view = clip.view ? ` · ${clip.view}` : "";
-  const item = make("li", {}, clip.state === "sending" ? make("span", { textContent: clip.name }) : link);
-  item.dataset.state = clip.state;
-  item.append(make("span", { className: "words", textContent: `${STATES[clip.state] ?? clip.state}${view}` }));
-  if (clip.state === "sending" || clip.state === "running") item.append(bar(clip));
-  if (clip.error) item.append(make("p", { className: "error", textContent: spoken(clip.error.message) }));
-  return item;
+  words.textContent = `${STATES[clip.state] ?? clip.state}${view}`;
+  bar.hidden = clip.state !== "sending" && clip.state !== "running";
+  bar.setAttribute("aria-label", name);
+  if (typeof clip.progress === "number") bar.value = clip.progress;
+  else bar.removeAttribute("value");
+  error.textContent = clip.error ? spoken(clip.error.message) : "";
+  return node;
 }
 
-function bar({ progress, name, id }) {
-  const share = progress === null || progress === undefined ? {} : { value: progress };
-  const node = make("progress", { max: 1, ...share });
-  node.setAttribute("aria-label", name ?? nameOf(id));
-  return node;
+function makeItem() {
+  const [link, words] = [make("a"), make("span", { className: "words" })];
+  const [bar, error] = [make("progress", { max: 1 }), make("p", { className: "error" })];
+  return { node: make("li", {}, link, words, bar, error), link, words, bar, error };
 }
 
 async function refresh() {
@@ -97,7 +111,7 @@ async function send(files) {
 }
 
 async function sendOne({ file, isFirst }) {
-  const ticket = `sending ${file.name} ${performance.now()}`;
+  const ticket = `sending-${(sendings += 1)}`;
   take({ id: ticket, name: file.name, state: "sending", progress: 0, view: byId("view").value || null });
   try {
     const onProgress = (progress) => take({ id: ticket, progress });

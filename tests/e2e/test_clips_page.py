@@ -193,6 +193,24 @@ def test_an_outline_goes_to_the_frame_that_was_shown_not_to_one_on_its_way(
     assert caught.value.url.endswith("/frames/20")
 
 
+def test_what_comes_in_leaves_what_is_pressed_or_has_the_focus(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.dcm"
+    empty.touch()
+    page = visit(f"{address}/clips.html")
+    page.locator("#files").set_input_files(sample_path())
+    expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^EF \d+ %$"))
+    link = page.locator("#list").get_by_role("link", name=sample_path().name).element_handle()
+    link.focus()
+    page.locator("#files").set_input_files(empty)
+    refused = page.locator("#list li").filter(has_text="empty.dcm")
+    expect(refused.locator(".error")).to_have_text("The file is empty: send the clip again.")
+    assert link.evaluate("link => link === document.activeElement")
+    refused.get_by_role("link").click()
+    expect(page.locator("#result-error")).to_contain_text("The file is empty")
+
+
 def test_a_file_dropped_on_the_page_is_sent(visit: Visit, address: str) -> None:
     page = visit(f"{address}/clips.html")
     page.evaluate("""() => {
