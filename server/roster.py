@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RELEASE_TIMEOUT_S = 10.0
-"""How long a resuming client waits for the socket before it to let go."""
+RELEASE_TIMEOUT_S = 15.0
+"""How long a resuming client waits for the socket before it to let go; a store may hang twice."""
 
 USUAL_FPS = 30.0
 """Frames a second of a session, where one speaks of sessions in general."""
@@ -75,7 +75,7 @@ class Roster:
         self._sessions: dict[str, Session] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
-        self._claimed: set[str] = set()
+        self._claimed: dict[str, asyncio.Event] = {}
         self.is_draining = False
         self.held_elsewhere: Callable[[str], int] = lambda _: 0
 
@@ -231,9 +231,9 @@ class Roster:
 
     async def _claim(self, hello: Hello, token: str, holder: str | None) -> Session:
         """Take over a session: from this process, a socket that still lives, or the store."""
-        if token in self._claimed:
-            raise ResumeError("another socket was faster to resume this session")
-        self._claimed.add(token)
+        while token in self._claimed:  # the newest socket wins
+            await _wait_for(self._claimed[token])
+        claimed = self._claimed[token] = asyncio.Event()
         try:
             here = await self._claim_here(hello, token, holder)
             stored = await self._saver.claim(token, here, self._engine.predictor(hello.model))
@@ -244,7 +244,8 @@ class Roster:
                 else:
                     self._forget(here)
         finally:
-            self._claimed.discard(token)
+            del self._claimed[token]
+            claimed.set()
         self._stop_timer(token)
         self._sessions[token] = stored
         stored.resume(hello)
@@ -258,10 +259,7 @@ class Roster:
         _check_fit(session, hello, holder)
         if session.owner is not None:
             session.owner.fence()
-            try:
-                await asyncio.wait_for(self._released[token].wait(), RELEASE_TIMEOUT_S)
-            except TimeoutError as error:
-                raise ResumeError("the session's other socket does not let go") from error
+            await _wait_for(self._released[token])
         return self._sessions.get(token)
 
     async def _park(self, session: Session, why: str) -> None:
@@ -346,11 +344,10 @@ class Roster:
             if each.owner is not None:
                 each.owner.drain()
                 waits.append(self._released[each.token].wait())
-        if waits:
-            try:
-                await asyncio.wait_for(asyncio.gather(*waits), self._settings.drain_s)
-            except TimeoutError:
-                logger.warning("sessions did not leave in time")
+        try:
+            await asyncio.wait_for(asyncio.gather(*waits), self._settings.drain_s)
+        except TimeoutError:
+            logger.warning("sessions did not leave in time")
 
     def close(self) -> None:
         """Free every session; what is kept of them elsewhere stays."""
@@ -377,6 +374,18 @@ class Roster:
 
 def _name(key: ApiKey | None) -> str | None:
     return None if key is None else key.name
+
+
+async def _wait_for(released: asyncio.Event) -> None:
+    """Wait until the socket before this one lets go of a session.
+
+    Raises:
+        ResumeError: it does not.
+    """
+    try:
+        await asyncio.wait_for(released.wait(), RELEASE_TIMEOUT_S)
+    except TimeoutError as error:
+        raise ResumeError("the session's other socket does not let go") from error
 
 
 def _check_fit(session: Session, hello: Hello, holder: str | None) -> None:

@@ -1,6 +1,7 @@
 """Snapshots in and out of a store, off the event loop."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,10 @@ from server.snapshots.sqlite import SqliteStore
 from server.snapshots.store import Lease, SnapshotStore
 
 T = TypeVar("T")
+
+SHARED_S = 1.0
+"""Whoever waited so long for others' work to fail is told that it failed: a store that does not
+answer takes seconds to say so, and each session in turn would wait for all before it."""
 
 
 def open_store(place: str) -> SnapshotStore:
@@ -39,6 +44,8 @@ class Keeper:
         self._seal = seal
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, "snapshots")
+        self._failed_s = -math.inf
+        self._why = ""
 
     def first_lease(self, token: str) -> Lease:
         """The lease of a session that begins."""
@@ -87,8 +94,17 @@ class Keeper:
         return is_ours
 
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, work, *arguments)
+        loop, asked_s = asyncio.get_running_loop(), time.monotonic()
+        return await loop.run_in_executor(self._thread, self._work, asked_s, work, *arguments)
+
+    def _work(self, asked_s: float, work: Callable[..., T], *arguments: object) -> T:
+        if self._failed_s >= asked_s + SHARED_S:
+            raise StoreError(self._why)
+        try:
+            return work(*arguments)
+        except StoreError as error:
+            self._failed_s, self._why = time.monotonic(), error.message
+            raise
 
     def close(self) -> None:
         """Let what was begun end, and close the store; blocks."""

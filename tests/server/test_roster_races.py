@@ -88,6 +88,26 @@ async def test_a_session_that_made_room_while_it_was_stored_may_be_here_again_by
         await talk.end()
 
 
+async def test_of_two_sockets_that_resume_a_session_the_newer_one_has_it(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await parked(live, 2)
+    saver, gate = live.server.parts.roster._saver, Gate()
+    monkeypatch.setattr(saver, "claim", gate.before(saver.claim))
+    async with live.socket() as older, live.socket() as newer:
+        await older.say_hello(resume=token)
+        await gate.until_entered()
+        await newer.say_hello(resume=token)
+        await newer.settle()
+        gate.open()
+        assert (await newer.hear())["last_seq"] == 1
+        heard, close = await older.hear_all()
+        assert (heard[-1]["code"], close) == ("fenced", 4001)
+        await newer.say(beating(2))
+        assert (await newer.hear())["areas_px"]["atrium"] == 3
+        await newer.end()
+
+
 async def test_a_session_resumed_while_the_server_begins_to_go_away_is_told_so(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
