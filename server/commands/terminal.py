@@ -44,9 +44,10 @@ class Terminal:
     def give(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """Print the command's one JSON document; silent for people."""
         if self.as_json:
+            # Also where it cannot be written, as to a full disk: then people are told.
+            self._has_given = True
             sys.stdout.write(json.dumps(_finite(document), allow_nan=False) + "\n")
             sys.stdout.flush()
-            self._has_given = True
 
     def refuse(self, error: EchoError) -> None:
         """Say what could not be done and why; to people where the document is out already."""

@@ -1,6 +1,9 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +46,21 @@ def test_after_a_document_a_refusal_is_for_people_only(capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert said.out == "[1]\n"
     assert said.err == "Not done: there is no [/x] (not_found)\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_document_that_finds_no_room_is_a_refusal_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "server.cli", "weights", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("(storage_full)")
 
 
 def test_a_bar_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
