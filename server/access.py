@@ -52,10 +52,10 @@ def scope_of(path: str) -> Scope | None:
 class TicketOffice(Protocol):
     """Whatever issues tickets and takes them back."""
 
-    def issue(self, key: ApiKey | None) -> str:
+    async def issue(self, key: ApiKey | None) -> str:
         """Make a ticket that stands for a key."""
 
-    def redeem(self, ticket: str) -> ApiKey | None:
+    async def redeem(self, ticket: str) -> ApiKey | None:
         """The key that a ticket stands for, once; None for one that opens nothing."""
 
 
@@ -66,7 +66,7 @@ class Tickets:
         self._now_s = now_s
         self._open: OrderedDict[str, tuple[ApiKey | None, float]] = OrderedDict()
 
-    def issue(self, key: ApiKey | None) -> str:
+    async def issue(self, key: ApiKey | None) -> str:
         """Make a ticket that stands for a key; the oldest gives way where there are too many."""
         ticket = secrets.token_urlsafe(24)
         self._open[ticket_hash(ticket)] = (key, self._now_s() + TICKET_S)
@@ -74,7 +74,7 @@ class Tickets:
             self._open.popitem(last=False)
         return ticket
 
-    def redeem(self, ticket: str) -> ApiKey | None:
+    async def redeem(self, ticket: str) -> ApiKey | None:
         """The key that a ticket stands for, once; None for one that is old, used or made up."""
         key, until_s = self._open.pop(ticket_hash(ticket), (None, 0.0))
         return key if self._now_s() < until_s else None

@@ -106,7 +106,7 @@ class Guard:
             await self._app(_as_get(scope), receive, send)
             return
         try:
-            key = self._admit(scope, headers)
+            key = await self._admit(scope, headers)
         except EchoError as error:
             self._metrics.errors.labels(error.code).inc()
             logger.warning("request refused", extra={"code": error.code, "kind": scope["type"]})
@@ -119,7 +119,7 @@ class Guard:
         else:
             await self._exchange(key, scope, receive, send)
 
-    def _admit(self, scope: Scope, headers: Headers) -> ApiKey | None:
+    async def _admit(self, scope: Scope, headers: Headers) -> ApiKey | None:
         """The key of a request; None where it needs none.
 
         Raises:
@@ -135,7 +135,7 @@ class Guard:
             return None
         if scope["type"] == "http" and is_public(scope["path"]):
             return None
-        key = self._key_of(scope, headers)
+        key = await self._key_of(scope, headers)
         wanted = scope_of(scope["path"])
         if wanted is not None and wanted not in key.scopes:
             raise ForbiddenError(f"this key does not open what needs the scope {wanted}")
@@ -144,7 +144,7 @@ class Guard:
             raise BodyTooLargeError(f"an upload with this key may have {limit} bytes")
         return key
 
-    def _key_of(self, scope: Scope, headers: Headers) -> ApiKey:
+    async def _key_of(self, scope: Scope, headers: Headers) -> ApiKey:
         """The key that a request shows, in its header or by a ticket.
 
         Raises:
@@ -154,7 +154,7 @@ class Guard:
         found = self._keys.find(secret.strip()) if kind.lower() == "bearer" else None
         ticket = _take_ticket(scope)
         if found is None and ticket is not None and not (_acts(scope) and scope["type"] == "http"):
-            redeemed = self._tickets.redeem(ticket)
+            redeemed = await self._tickets.redeem(ticket)
             found = redeemed and self._keys.current(redeemed)
         if found is None:
             raise UnauthorizedError("send a key of this server: Authorization: Bearer KEY")

@@ -1,5 +1,6 @@
 """Tickets that every replica of a fleet takes, whichever issued them."""
 
+import asyncio
 import json
 import secrets
 
@@ -14,7 +15,7 @@ PREFIX = "gdkvm:ticket:"
 
 
 class SharedTickets:
-    """Kept in Redis by their hashes, until they are used or old; each call waits for Redis."""
+    """Kept in Redis by their hashes, until they are used or old; no stream waits for Redis."""
 
     def __init__(self, url: str) -> None:
         """Make ready to connect; nothing is asked yet."""
@@ -22,7 +23,7 @@ class SharedTickets:
             url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S
         )
 
-    def issue(self, key: ApiKey | None) -> str:
+    async def issue(self, key: ApiKey | None) -> str:
         """Make a ticket that stands for a key.
 
         Raises:
@@ -31,14 +32,17 @@ class SharedTickets:
         ticket = secrets.token_urlsafe(24)
         named = None if key is None else [key.name, key.digest]
         try:
-            self._redis.set(
-                PREFIX + ticket_hash(ticket), json.dumps(named), px=round(1000 * TICKET_S)
+            await asyncio.to_thread(
+                self._redis.set,
+                PREFIX + ticket_hash(ticket),
+                json.dumps(named),
+                px=round(1000 * TICKET_S),
             )
         except redis.RedisError as error:
             raise StoreError("no ticket can be kept now; try again") from error
         return ticket
 
-    def redeem(self, ticket: str) -> ApiKey | None:
+    async def redeem(self, ticket: str) -> ApiKey | None:
         """The name and digest of the key that a ticket stands for, once.
 
         Returns:
@@ -46,7 +50,7 @@ class SharedTickets:
             the key opens now is for the file of keys to say.
         """
         try:
-            kept = self._redis.getdel(PREFIX + ticket_hash(ticket))
+            kept = await asyncio.to_thread(self._redis.getdel, PREFIX + ticket_hash(ticket))
         except redis.RedisError:
             return None
         named = None if kept is None else json.loads(kept)

@@ -21,6 +21,7 @@ def access_routes(tickets: TicketOffice) -> APIRouter:
     @router.post("", status_code=201)
     async def issue(request: Request) -> Ticket:
         """A ticket for one websocket or one download, with what the key of this request opens."""
-        return Ticket(ticket=tickets.issue(request.scope.get(KEY_SLOT)), expires_in_s=TICKET_S)
+        ticket = await tickets.issue(request.scope.get(KEY_SLOT))
+        return Ticket(ticket=ticket, expires_in_s=TICKET_S)
 
     return router

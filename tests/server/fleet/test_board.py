@@ -1,5 +1,8 @@
 """Any replica answers for the fleet: metrics and sessions of all, each with its replica's name."""
 
+import asyncio
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +66,7 @@ def test_each_replica_shows_itself_and_all_the_others(tmp_path: Path) -> None:
         boards["b"].leave()
 
 
-def test_a_replica_without_its_redis_goes_on_unseen() -> None:
+async def test_a_replica_without_its_redis_goes_on_unseen() -> None:
     board = Board("redis://127.0.0.1:1/0", "a")
     board.post(shown_by(Metrics()))
     board.count_others()
@@ -71,22 +74,37 @@ def test_a_replica_without_its_redis_goes_on_unseen() -> None:
     assert board.held_by("cart") == 0
     board.leave()
     tickets = SharedTickets("redis://127.0.0.1:1/0")
-    assert tickets.redeem("made up") is None
+    assert await tickets.redeem("made up") is None
     with pytest.raises(StoreError):
-        tickets.issue(None)
+        await tickets.issue(None)
 
 
-def test_a_ticket_of_one_replica_opens_another_once(tmp_path: Path) -> None:
+async def test_streams_go_on_while_a_redis_that_hangs_is_asked_for_a_ticket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.fleet.tickets.ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tickets = SharedTickets(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        for asked in (tickets.redeem("a ticket"), tickets.issue(None)):
+            task = asyncio.ensure_future(asked)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not task.done(), "whoever streams had to wait"
+            with suppress(StoreError):
+                assert await task is None
+
+
+async def test_a_ticket_of_one_replica_opens_another_once(tmp_path: Path) -> None:
     key = ApiKey("cart", "0" * 64)
     with redis_server(tmp_path) as url:
         wait_until(lambda: _answers(Board(url, "a")))
         here, there = SharedTickets(url), SharedTickets(url)
-        ticket = here.issue(key)
-        found = there.redeem(ticket)
+        ticket = await here.issue(key)
+        found = await there.redeem(ticket)
         assert found is not None
         assert (found.name, found.digest) == (key.name, key.digest)
-        assert here.redeem(ticket) is None
-        assert here.redeem("made up") is None
+        assert await here.redeem(ticket) is None
+        assert await here.redeem("made up") is None
 
 
 def _answers(board: Board) -> bool:
