@@ -222,7 +222,10 @@ def write_all(folder: Path, material: Material) -> list[str]:
     for name, artefact in ARTEFACTS.items():
         try:
             artefact.write(folder / name, material)
-        except NotAvailableError:
+        except BaseException as error:
+            # Half a file would look like one.
             (folder / name).unlink(missing_ok=True)
+            if not isinstance(error, NotAvailableError):
+                raise
             missing.append(name)
     return missing

@@ -170,4 +170,13 @@ def write_object(path: Path, made: Dataset, syntax: UID = ExplicitVRLittleEndian
     file.file_meta.TransferSyntaxUID = syntax
     file.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
     file.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    dcmwrite(path, file, enforce_file_format=True)
+    try:
+        dcmwrite(path, file, enforce_file_format=True)
+    except OSError as error:
+        raise _said_by_the_system(error) from None
+
+
+def _said_by_the_system(error: OSError) -> OSError:
+    """What pydicom tells again for each element that it was in, without the system's number."""
+    cause = error.__cause__
+    return _said_by_the_system(cause) if isinstance(cause, OSError) else error

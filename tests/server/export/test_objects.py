@@ -1,3 +1,6 @@
+import errno
+import os
+import resource
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -5,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import config
+from pydicom import Dataset, config
 from pydicom.uid import SegmentationStorage
 
 from server.artefacts import Material
-from server.export.objects import Kind, Maker, begin_object
+from server.export.objects import Kind, Maker, begin_object, write_object
 from server.export.origin import Origin, read_origin
 from tests.server.export.conftest import IDENTITY
 from tests.server.ingest.making import save, ultrasound
@@ -43,6 +46,28 @@ def test_no_zone_is_said_of_times_whose_zone_nobody_knows(zone: str | None) -> N
     made = made_from({"StudyDate": "20240229", "StudyTime": "101112", **more})
     assert "TimezoneOffsetFromUTC" not in made
     assert made_from({}).TimezoneOffsetFromUTC == "+0000"
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_what_the_system_says_of_a_file_is_told_and_not_as_a_fault_of_an_element(
+    tmp_path: Path, depth: int
+) -> None:
+    made = made_from({})
+    made.SOPClassUID, made.SOPInstanceUID = SegmentationStorage, "1.2.3"
+    inner = made
+    for _ in range(depth):
+        inner.ReferencedSeriesSequence = [Dataset()]
+        inner = inner.ReferencedSeriesSequence[0]
+    inner.PixelData = bytes(1 << 20)
+    inner["PixelData"].VR = "OB"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as refusal:
+            write_object(tmp_path / "seg.dcm", made)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refusal.value.errno == errno.EFBIG
 
 
 def test_the_zone_is_read_from_the_clip_s_header(heart: Material) -> None:
