@@ -13,7 +13,10 @@ import struct
 import threading
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -204,6 +207,8 @@ class Recorder:
         """
         self._room = Room(folder, settings.record_max_bytes)
         self._has_payloads = settings.record_frames == "payloads"
+        # Of its own: uploads may keep the threads that all share for seconds.
+        self._thread = ThreadPoolExecutor(1, "recordings")
 
     async def begin(self, session: Session, predictor: Predictor) -> None:
         """Record a session from here on, if it is not recorded already.
@@ -215,7 +220,10 @@ class Recorder:
         if session.witness is not None:
             return
         try:
-            session.witness = await asyncio.to_thread(self._begin, session, predictor)
+            loop = asyncio.get_running_loop()
+            # A copied context lets log lines name the session.
+            begin = partial(copy_context().run, self._begin, session, predictor)
+            session.witness = await loop.run_in_executor(self._thread, begin)
         except OSError as error:
             logger.error("a session cannot be recorded", extra={"why": error.strerror})
 

@@ -2,6 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from model import Predictor
 from server.errors import ResumeError, StoreError
@@ -10,6 +14,11 @@ from server.settings import Settings
 from server.snapshots import Keeper, Lease
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+THREADS = 2
+"""Snapshots made or read at once; each takes a processor for a millisecond."""
 
 
 class Saver:
@@ -28,6 +37,11 @@ class Saver:
         self._settings = settings
         self._keeper = keeper
         self._writes: dict[str, asyncio.Task[bool]] = {}
+        # Of its own: uploads may keep the threads that all share for seconds.
+        self._threads = ThreadPoolExecutor(THREADS, "sessions")
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     @property
     def _live_ttl_s(self) -> float:
@@ -66,7 +80,7 @@ class Saver:
             return here
         if blob is None:
             raise ResumeError("this session has ended; begin a new one")
-        restored = await asyncio.to_thread(Session.restore, blob, predictor, token)
+        restored = await self._run(partial(Session.restore, blob, predictor, token))
         restored.lease = lease
         return restored
 
@@ -88,7 +102,7 @@ class Saver:
             return
         if session.token in self._writes:
             return
-        seq, blob = session.last_seq, await asyncio.to_thread(session.snapshot)
+        seq, blob = session.last_seq, await self._run(session.snapshot)
         if blob is None:
             return
         task = asyncio.create_task(self._write(session, seq, blob))
@@ -120,7 +134,7 @@ class Saver:
             await asyncio.wait([self._writes[session.token]])
         if session.lease is None or session.is_saved:
             return True
-        seq, blob = session.last_seq, await asyncio.to_thread(session.snapshot)
+        seq, blob = session.last_seq, await self._run(session.snapshot)
         if blob is None:
             logger.warning("too much video since a key frame to keep a session elsewhere")
             return True

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,18 +19,18 @@ class Servers:
     """Servers that share one store; each has a network of its own."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
+        self.folder = folder
         self._stack = stack
         self._count = 0
 
     @property
     def store(self) -> Path:
-        return self._folder / "sessions.sqlite"
+        return self.folder / "sessions.sqlite"
 
     def start(self, **settings: Any) -> Live:
         self._count += 1
         own = {"snapshot_store": str(self.store), "checkpoint_frames": 1, **settings}
-        folder = self._folder / str(self._count)
+        folder = self.folder / str(self._count)
         return self._stack.enter_context(live_server(folder, **own))
 
 
@@ -162,6 +163,24 @@ async def test_while_the_store_is_broken_sessions_go_on_and_only_unknown_ones_ar
         await stranger.say_hello(resume="nobody")
         heard, close = await stranger.hear_all()
     assert (heard[-1]["code"], heard[-1]["retryable"], close) == ("store_unavailable", True, 1013)
+
+
+async def test_a_session_waits_for_no_upload(servers: Servers) -> None:
+    live, done = servers.start(record_dir=servers.folder / "logs"), threading.Event()
+    uploads = [asyncio.to_thread(done.wait) for _ in range(64)]  # more than there are threads
+    writing = [asyncio.run_coroutine_threadsafe(each, live.loop) for each in uploads]
+    try:
+        async with live.talk() as talk:
+            for seq in range(4):
+                await talk.say(beating(seq))
+                assert (await talk.hear())["areas_px"]["atrium"] == seq + 1
+            talk.abort()
+        async with live.talk(resume=talk.ready["resume"]) as back:
+            assert back.ready["last_seq"] == 3
+            await back.end()
+    finally:
+        done.set()
+    await asyncio.gather(*map(asyncio.wrap_future, writing))
 
 
 async def test_a_client_whose_line_died_without_a_word_is_noticed_by_a_ping(
