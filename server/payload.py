@@ -144,11 +144,15 @@ class PayloadDecoder:
     def _pictures(self, packet: bytes) -> list[av.VideoFrame]:
         assert self._video is not None
         try:
-            return self._video.decode(av.Packet(packet))
+            pictures = self._video.decode(av.Packet(packet))
         except FFmpegError as error:
             if _has_only_headers(self._codec, packet):
                 return []
             raise UndecodableFrameError("a video packet cannot be decoded") from error
+        if self._video.has_b_frames:
+            # Each would be answered with the picture of an earlier one.
+            raise UndecodableFrameError("pictures come after later packets; encode no B-frames")
+        return pictures
 
     def _check_bytes(self, payload: memoryview, samples: int) -> None:
         rows, columns = self._size

@@ -20,15 +20,17 @@ VIDEO: dict[Codec, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def encoded(codec: Codec, lumas: list[NDArray[np.uint8]]) -> Iterator[bytes]:
+def encoded(
+    codec: Codec, lumas: list[NDArray[np.uint8]], options: dict[str, str] | None = None
+) -> Iterator[bytes]:
     """Video without loss, one packet a picture; grey levels of video range, 16 to 235."""
-    encoder, pixels, options = VIDEO[codec]
+    encoder, pixels, lossless = VIDEO[codec]
     context = av.CodecContext.create(encoder, "w")
     assert isinstance(context, av.VideoCodecContext)
     rows, columns = lumas[0].shape
     context.width, context.height, context.pix_fmt = columns, rows, pixels
     context.time_base = Fraction(1, 30)
-    context.options = options
+    context.options = lossless if options is None else options
     for number, luma in enumerate([*lumas, None]):
         frame = None
         if luma is not None:

@@ -184,6 +184,16 @@ def test_pictures_after_one_that_nobody_wants_come_out_as_they_were_encoded(code
             assert np.abs(found - (luma.astype(float) - 16) * 255 / 219).max() <= 1
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_video_whose_pictures_come_late_is_refused_before_any_is_taken_for_another(
+    codec: Codec,
+) -> None:
+    quiet = {"x265-params": "log-level=none"} if codec == "hevc" else {}
+    packet, *_ = encoded(codec, [scene(shift) for shift in range(12)], quiet)
+    with pytest.raises(UndecodableFrameError, match="B-frames"):
+        decode(codec, packet)
+
+
 WHOLE: dict[Codec, bytes] = {
     "gray8": scene().tobytes(),
     "rgb24": colours().tobytes(),
