@@ -1,12 +1,14 @@
 """EchoNet-Dynamic: ``FileList.csv``, ``VolumeTracings.csv`` and ``Videos/*.avi``.
 
-Two frames of every video are traced, the cavity alone; some videos have no tracing. The pixels have
-no size: areas and volumes in centimetres cannot be had from them. ``FrameHeight`` and
-``FrameWidth`` are those of the source, not of the file, and are not read.
+Two frames of every video are traced, the cavity alone; some videos have no tracing, and some frames
+more than one, of which the first counts. The pixels have no size: areas and volumes in centimetres
+cannot be had from them. ``FrameHeight`` and ``FrameWidth`` are those of the source, not of the
+file, and are not read.
 
 Source:
     Ouyang et al. 2020, doi:10.1038/s41586-020-2145-8, and its published code: the first row of a
-    frame's tracing is the long axis, the others are chords from apex to annulus.
+    frame's tracing is the long axis, the others are chords from apex to annulus; their ends are
+    rounded, and the pixels inside the outline and on it are the mask.
 """
 
 import csv
@@ -34,6 +36,9 @@ LAYOUT = "EchoNet-Dynamic"
 LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
 LIST_COLUMNS = ("FileName", "Split")
 TRACING_COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
+LEAST_LINES = 3
+"""A long axis and two chords: less has no area."""
+
 SPLIT_WORDS = {"TRAIN": "train", "VAL": "valid", "TEST": "test"}
 
 Chords = tuple[tuple[float, float, float, float], ...]
@@ -52,7 +57,7 @@ def find_echonet(root: Path) -> DataSet:
         return DataSet(LAYOUT, root, KNOWN_LV, (), tuple(problems))
     rows, wrong = _read_table(root / LIST, LIST_COLUMNS)
     problems += wrong
-    traced, wrong = _read_tracings(root / TRACINGS)
+    traced, twice, wrong = _read_tracings(root / TRACINGS)
     problems += wrong
     studies, untraced = [], []
     for row in rows:
@@ -73,6 +78,9 @@ def find_echonet(root: Path) -> DataSet:
     if untraced:
         few = ", ".join(untraced[:20])
         notes.append(f"{len(untraced)} videos without two traced frames are left out: {few}")
+    if twice:
+        few = ", ".join(twice[:20])
+        notes.append(f"{len(twice)} frames are traced again, the first tracing counts: {few}")
     return DataSet(LAYOUT, root, KNOWN_LV, tuple(studies), tuple(problems), tuple(notes))
 
 
@@ -96,8 +104,12 @@ def _read_table(path: Path, columns: Sequence[str]) -> tuple[list[dict[str, str]
         return rows, problems
 
 
-def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str]]:
-    """The lines of every traced frame of every video, by the video's name without its ending."""
+def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str], list[str]]:
+    """The lines of every traced frame of every video, by the video's name without its ending.
+
+    Returns:
+        With them the frames that are traced again, and what is wrong with the table.
+    """
     rows, problems = _read_table(path, TRACING_COLUMNS)
     traced: dict[str, dict[int, list[tuple[float, float, float, float]]]] = {}
     for number, row in enumerate(rows, start=2):
@@ -110,10 +122,35 @@ def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str]]
         video = traced.setdefault(row["FileName"].removesuffix(".avi"), {})
         video.setdefault(frame, []).append((x1, y1, x2, y2))
     whole = {
-        name: {frame: tuple(lines) for frame, lines in frames.items()}
+        name: {frame: first_tracing(lines) for frame, lines in frames.items()}
         for name, frames in traced.items()
     }
-    return whole, problems
+    problems += [
+        f"{path}: the tracing of {name} frame {frame} is cut off"
+        for name, frames in whole.items()
+        for frame, lines in frames.items()
+        if len(lines) < LEAST_LINES
+    ]
+    twice = [
+        f"{name} frame {frame}"
+        for name, frames in traced.items()
+        for frame, lines in frames.items()
+        if len(whole[name][frame]) < len(lines)
+    ]
+    return whole, twice, problems
+
+
+def first_tracing(lines: Sequence[tuple[float, float, float, float]]) -> Chords:
+    """A frame's lines up to where another tracing of the same frame begins.
+
+    A tracing begins with its long axis, and chords run across it: a line that runs along the first
+    one, and is not much shorter, is another long axis.
+    """
+    along_L2 = np.array([(x2 - x1, y2 - y1) for x1, y1, x2, y2 in lines])
+    length = float(np.hypot(*along_L2[0]))
+    is_axis_L = np.abs(along_L2 @ along_L2[0]) > 0.5 * length**2
+    axes = np.flatnonzero(is_axis_L[1:]) + 1
+    return tuple(lines[: axes[0]] if axes.size else lines)
 
 
 def _check_length(path: Path) -> list[str]:
@@ -130,9 +167,13 @@ def _check_length(path: Path) -> list[str]:
 def draw_tracing(chords: Chords, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The cavity as a label map: one end of every chord, then the other ends backwards, filled."""
     lines = np.array(chords[1:], np.float64).reshape(-1, 4)
-    outline = np.concatenate([lines[:, :2], lines[::-1, 2:]])
+    outline = np.rint(np.concatenate([lines[:, :2], lines[::-1, 2:]])).astype(np.int32)
     labels_HW = np.zeros(size, np.uint8)
-    cv2.fillPoly(labels_HW, [np.rint(outline).astype(np.int32)], 1)
+    cv2.fillPoly(labels_HW, [outline], 1)
+    # fillPoly also takes the pixels that the outline only touches.
+    for row, col in np.argwhere(labels_HW):
+        if cv2.pointPolygonTest(outline, (float(col), float(row)), False) < 0:
+            labels_HW[row, col] = 0
     return labels_HW
 
 

@@ -37,6 +37,25 @@ def test_the_chords_of_a_box_fill_the_box() -> None:
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_a_tracing_holds_the_pixels_inside_its_outline_and_on_it() -> None:
+    # A triangle from (50, 10) to (43, 60) and (60, 60). By Pick's theorem A + B / 2 + 1 pixels lie
+    # in it: area 425, and 1 + 17 + 10 of them on its sides, the greatest common divisors.
+    axis, apex, base = (51.0, 10.0, 51.0, 60.0), (50.0, 10.0, 50.0, 10.0), (43.0, 60.0, 60.0, 60.0)
+    assert draw_tracing((axis, apex, base), (112, 112)).sum() == 425 + 28 / 2 + 1
+
+
+def test_of_a_frame_that_is_traced_twice_the_first_tracing_counts(tmp_path: Path) -> None:
+    again = box_tracing(31, 61, 21, 71)
+    videos = {
+        "0X1": ("TRAIN", {1: [*LARGE, *again], 5: [*SMALL, *SMALL]}),
+        "0X2": ("VAL", {2: SMALL, 6: LARGE}),
+    }
+    found = open_set(write_echonet(tmp_path, videos))
+    assert "2 frames are traced again" in found.notes[0]
+    (study,) = found.of_split("train")
+    assert [int(labels.sum()) for labels in study.read(False).labels] == [31 * 51, 21 * 36]
+
+
 @pytest.mark.parametrize(("name", "frames"), [("0X1", 5), ("0X2", 5), ("0X3", 8)])
 def test_the_larger_cavity_is_diastole_whatever_the_order(
     tmp_path: Path, name: str, frames: int
@@ -93,6 +112,12 @@ def test_a_table_that_breaks_off_in_a_line_is_named(tmp_path: Path) -> None:
     with (tmp_path / "VolumeTracings.csv").open("a", newline="") as file:
         csv.writer(file).writerow(["0X3.avi", "12.5", "3"])
     with pytest.raises(FrameError, match="line 38 is cut off"):
+        open_set(tmp_path).check()
+
+
+def test_a_table_that_breaks_off_behind_a_long_axis_is_named(tmp_path: Path) -> None:
+    write_echonet(tmp_path, {"0X1": ("TRAIN", {1: LARGE, 5: SMALL[:1]})})
+    with pytest.raises(FrameError, match="tracing of 0X1 frame 5 is cut off"):
         open_set(tmp_path).check()
 
 
