@@ -82,7 +82,8 @@ def find_camus(root: Path, release: Release) -> DataSet:
     """List every patient of every split, or all with every tenth to validate without lists."""
     folders = {path.parent.name: path.parent for path in _patient_files(root, release)}
     views = sorted({_view_of(path) for path in _patient_files(root, release)}, reverse=True)
-    listed = _read_lists(root, release)
+    lists = _lists(root, release)
+    listed, problems = _read_lists(lists)
     notes = []
     if not listed:
         listed = {name: "test" for name in folders if folders[name].parent.name == "testing"}
@@ -91,7 +92,7 @@ def find_camus(root: Path, release: Release) -> DataSet:
         wanted = release.list_name.format("training")
         notes.append(f"no official split ({wanted}): one patient in {VALID_EVERY} validates")
     absent = sorted(set(listed) - set(folders))
-    problems = [f"patient {name} is listed, but has no folder" for name in absent]
+    problems += [f"patient {name} is listed, but has no folder" for name in absent]
     unlisted = sorted(set(folders) - set(listed))
     if unlisted:
         notes.append(f"{len(unlisted)} patients are in no list and left out: {', '.join(unlisted)}")
@@ -104,23 +105,36 @@ def find_camus(root: Path, release: Release) -> DataSet:
                 notes.append(f"{name} {view} has no masks and is left out")
             else:
                 studies.append(study)
-    return DataSet(release.layout, root, KNOWN_ALL, tuple(studies), tuple(problems), tuple(notes))
+    return DataSet(
+        release.layout, root, KNOWN_ALL, tuple(studies), tuple(problems), tuple(notes),
+        tuple(lists.values()),
+    )  # fmt: skip
 
 
 def _view_of(path: Path) -> str:
     return next((view for view in VIEWS if f"_{view}_" in path.name), VIEWS[0])
 
 
-def _read_lists(root: Path, release: Release) -> dict[str, str]:
-    """The split of every patient in the official lists, empty where there are none."""
-    listed: dict[str, str] = {}
+def _lists(root: Path, release: Release) -> dict[str, Path]:
+    """The official list of each split, beside the patients or their folder."""
+    found = {}
     for split, word in LISTS.items():
-        for base in (root, root.parent):
-            path = base / release.list_name.format(word)
-            if path.is_file():
-                listed |= dict.fromkeys(path.read_text(encoding="utf-8").split(), split)
-                break
-    return listed
+        places = [base / release.list_name.format(word) for base in (root, root.parent)]
+        path = next((each for each in places if each.is_file()), None)
+        if path is not None:
+            found[split] = path
+    return found
+
+
+def _read_lists(lists: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
+    """The split of every patient in the official lists, and who is in two of them."""
+    listed: dict[str, str] = {}
+    problems = []
+    for split, path in lists.items():
+        for name in path.read_text(encoding="utf-8").split():
+            if listed.setdefault(name, split) != split:
+                problems.append(f"patient {name} is in two lists: {listed[name]} and {split}")
+    return listed, problems
 
 
 def _study(folder: Path, view: str, split: str, release: Release) -> tuple[Study | None, list[str]]:

@@ -81,7 +81,8 @@ def find_echonet(root: Path) -> DataSet:
     if twice:
         few = ", ".join(twice[:20])
         notes.append(f"{len(twice)} frames are traced again, the first tracing counts: {few}")
-    return DataSet(LAYOUT, root, KNOWN_LV, tuple(studies), tuple(problems), tuple(notes))
+    tables = (root / LIST, root / TRACINGS)
+    return DataSet(LAYOUT, root, KNOWN_LV, tuple(studies), tuple(problems), tuple(notes), tables)
 
 
 def _count(row: dict[str, str]) -> int:

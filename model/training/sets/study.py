@@ -1,6 +1,7 @@
 """What every data set is read into, and the checks that all of them pass."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,7 @@ class DataSet:
         studies: in order of split and name.
         problems: files that are missing, cut off or not what they should be, one line each.
         notes: what is left out or was decided, one line each.
+        tables: files that say who belongs to which split, or what was drawn.
     """
 
     layout: str
@@ -84,6 +86,7 @@ class DataSet:
     studies: tuple[Study, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    tables: tuple[Path, ...] = field(default=())
 
     def of_split(self, split: str, views: Iterable[str] = VIEWS) -> list[Study]:
         """The studies of one split and some views."""
@@ -150,9 +153,9 @@ class DataSet:
         ]
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of every file that training may open, by its path within the set."""
-        files = sorted({path for study in self.studies for path in study.files})
-        return {path.relative_to(self.root).as_posix(): _sha256(path) for path in files}
+        """SHA-256 of every file that training follows from, by its path from the set's folder."""
+        files = sorted({*self.tables, *(path for study in self.studies for path in study.files)})
+        return {Path(os.path.relpath(path, self.root)).as_posix(): _sha256(path) for path in files}
 
 
 def _sha256(path: Path) -> str:

@@ -126,6 +126,15 @@ def test_every_broken_file_is_named_and_so_is_a_patient_without_a_folder(tmp_pat
     assert "patient0500" in message
 
 
+def test_a_patient_in_two_lists_is_named(tmp_path: Path) -> None:
+    write_nifti_release(tmp_path)
+    training = (tmp_path / "database_split" / "subgroup_training.txt").read_text()
+    with (tmp_path / "database_split" / "subgroup_validation.txt").open("a") as file:
+        file.write(training)
+    with pytest.raises(FrameError, match=f"{training.strip()} is in two lists: train and valid"):
+        open_set(tmp_path).check()
+
+
 def test_settings_that_name_no_phase_or_one_beyond_the_sequence_are_named(tmp_path: Path) -> None:
     write_nifti_release(tmp_path)
     folder = patient_file(tmp_path, "").parent
