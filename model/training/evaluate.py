@@ -110,7 +110,7 @@ def read_index(path: Path, split: str) -> list[IndexRow]:
     Raises:
         FrameError: a column is missing, or a value cannot be; the line is named.
     """
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         lines = csv.DictReader(file)
         missing = {"split", "patient", "phase", "mm_per_px"} - set(lines.fieldnames or ())
         if missing:

@@ -25,6 +25,9 @@ def test_the_stills_of_the_split_are_read_with_their_spacing(data: Path) -> None
         ("patient0003", "es"),
     ]
     assert {each.mm_per_px for each in stills} == {0.8}
+    index = data / "index.csv"
+    index.write_text(index.read_text(), encoding="utf-8-sig")  # as Excel saves "CSV UTF-8"
+    assert len(read_annotated(data)) == 2
     write_patient(data / "test", "patient0009", 9)
     write_index(data, [("test", "patient0009", "ED", "0.5"), ("valid", "patient0003", "ED", "0.8")])
     assert [each.patient for each in read_annotated(data)] == ["patient0009"]  # test goes first
