@@ -31,9 +31,11 @@ def segmentation_loss(
     overlap = (guess * truth).sum(dim=(2, 3))
     size = guess.square().sum(dim=(2, 3)) + truth.square().sum(dim=(2, 3))
     lost_BN = 1 - (2 * overlap + DICE_SMOOTH) / (size + DICE_SMOOTH)
-    if known_BN is not None:
-        lost_BN = lost_BN[known_BN]
-    return cross_entropy + 0.5 * lost_BN.mean()
+    if known_BN is None:
+        return cross_entropy + 0.5 * lost_BN.mean()
+    # Image by image, so that the loss of a batch is the mean of those of its parts.
+    lost_B = (lost_BN * known_BN).sum(dim=1) / known_BN.sum(dim=1)
+    return cross_entropy + 0.5 * lost_B.mean()
 
 
 def _merged(log_BNHW: Tensor, known_BN: Tensor) -> Tensor:

@@ -106,6 +106,17 @@ def test_where_all_structures_are_known_nothing_changes() -> None:
     )
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts_whatever_they_know() -> None:
+    logits = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels, known = some_labels(), torch.tensor([[True, False, False], [True, True, True]])
+    parts = [
+        float(segmentation_loss(*(each[k : k + 1] for each in (logits, labels, known))))
+        for k in (0, 1)
+    ]
+    whole = float(segmentation_loss(logits, labels, known))
+    assert whole == pytest.approx(sum(parts) / 2, rel=1e-6)
+
+
 def test_scores_of_what_is_not_known_get_no_gradient_between_them() -> None:
     logits = torch.zeros(1, 4, 1, 1, requires_grad=True)
     labels = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1)
