@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.base import AlphaRule, BaseConfig, BaseNetwork
+from model.base.checkpoint import read_checkpoint as read_published
 from model.errors import FrameError, WeightsError
-from model.training.checkpoint import PARTS
+from model.training.checkpoint import fill, read_checkpoint, read_imagenet, read_weights
 from model.training.clips import place_patient, render
 from model.training.config import TrainConfig
 from model.training.look import apply_look
@@ -177,14 +178,22 @@ def begin(config: TrainConfig, out: Path) -> BaseRun:
     run = BaseRun(network, average, optimizer, 0)
     path = out / "checkpoint.pt"
     if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(saved, dict) or set(PARTS) - set(saved):
-            raise WeightsError(f"{path} is not a checkpoint of a training run")
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
+        saved = read_checkpoint(path)
+        fill(network, saved["network"], path)
+        fill(average, saved["average"], path)
         optimizer.load_state_dict(saved["optimizer"])
         run.step = saved["step"]
+    elif config.start:
+        start = _read_start(Path(config.start))
+        fill(network, start, Path(config.start))
+        fill(average, start, Path(config.start))
     return run
+
+
+def _read_start(path: Path) -> dict[str, Tensor]:
+    """Weights of a run, of a published checkpoint, or of one that was imported."""
+    is_imported = path.suffix == ".safetensors"
+    return read_weights(path) if is_imported else read_published(path).entries
 
 
 def load_imagenet(network: BaseNetwork, folder: Path) -> None:
@@ -198,20 +207,17 @@ def load_imagenet(network: BaseNetwork, folder: Path) -> None:
         WeightsError: one of the files is missing or not what its name says.
     """
     for encoder, name in ((network.image_encoder, "resnet50"), (network.mask_encoder, "resnet18")):
-        found = sorted(folder.glob(f"{name}-*.pth"))
-        if not found:
-            raise WeightsError(f"{folder} holds no {name}-*.pth")
-        entries = torch.load(found[0], map_location="cpu", weights_only=True)
+        found, entries = read_imagenet(folder, name)
         own = encoder.state_dict()
-        if name == "resnet50":
-            entries["conv1.weight"] = entries["conv1.weight"].mean(dim=1, keepdim=True)
-        else:
-            # Its three channels are image, mask and other masks: published as begun at random.
-            entries.pop("conv1.weight")
         taken = {key: value for key, value in entries.items() if key in own}
+        # Grey for colour; the mask encoder's three channels are image, mask and other masks, and
+        # were begun at random.
+        colour = taken.pop("conv1.weight", None)
+        if colour is not None and name == "resnet50":
+            taken["conv1.weight"] = colour.mean(dim=1, keepdim=True)
         wrong = [key for key, value in taken.items() if value.shape != own[key].shape]
         if wrong or len(taken) < 60:
-            raise WeightsError(f"{found[0]} is no {name}: {wrong[:3] or 'entries are missing'}")
+            raise WeightsError(f"{found} is no {name}: {wrong[:3] or 'entries are missing'}")
         encoder.load_state_dict(own | taken)
 
 

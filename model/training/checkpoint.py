@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.base.checkpoint import UNREADABLE, check_entries
 from model.config import ModelConfig
@@ -62,7 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is not a safetensors file: {error}") from error
 
 
-def fill(network: LiveNetwork, entries: dict[str, Tensor], path: Path) -> None:
+def fill(network: nn.Module, entries: dict[str, Tensor], path: Path) -> None:
     """Load weights into a network of the same shape.
 
     Raises:
@@ -85,17 +85,27 @@ def load_imagenet(network: LiveNetwork, folder: Path) -> None:
     encoder = network.encoder
     if not isinstance(encoder, MobileEncoder):
         raise WeightsError('setting imagenet needs encoder = "mobilenet"')
-    found = sorted(folder.glob("mobilenet_v2-*.pth"))
+    path, entries = read_imagenet(folder, "mobilenet_v2")
+    own, prefix = encoder.features.state_dict(), "features."
+    # What lies deeper than stride 16, and the classifier, are not wanted.
+    taken = {name: entries[prefix + name] for name in own if prefix + name in entries}
+    check_entries(taken, encoder.features, path.name)
+    encoder.features.load_state_dict(taken)
+
+
+def read_imagenet(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
+    """The file ``NAME-*.pth`` of torchvision in a folder, and what it holds.
+
+    Raises:
+        WeightsError: it is missing or broken.
+    """
+    found = sorted(folder.glob(f"{name}-*.pth"))
     if not found:
-        raise WeightsError(f"{folder} holds no mobilenet_v2-*.pth")
+        raise WeightsError(f"{folder} holds no {name}-*.pth")
     try:
         entries = torch.load(found[0], map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise WeightsError(f"{found[0]} cannot be read: {error}") from error
     if not isinstance(entries, dict):
         raise WeightsError(f"{found[0]} holds no state dict")
-    own, prefix = encoder.features.state_dict(), "features."
-    # What lies deeper than stride 16, and the classifier, are not wanted.
-    taken = {name: entries[prefix + name] for name in own if prefix + name in entries}
-    check_entries(taken, encoder.features, found[0].name)
-    encoder.features.load_state_dict(taken)
+    return found[0], entries

@@ -13,7 +13,10 @@ COUNTS = (
     "steps", "batch", "clip_frames", "threads", "workers", "folds", "evaluate_every",
     "checkpoint_every",
 )  # fmt: skip
-NOT_NEGATIVE = ("frames_between", "truncate_frames")
+ABOVE_ZERO = ("learning_rate", "clip_norm")
+NOT_NEGATIVE = (
+    "frames_between", "truncate_frames", "seed", "warmup_steps", "weight_decay", "negative_weight",
+)  # fmt: skip
 SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
 VIEWS = ("4CH", "2CH")
 WORDS = {
@@ -34,9 +37,11 @@ class TrainConfig:
         frames_between: real labelled frames kept between the two phases, where the set has them;
             clips are then made of these, else the stills are carried along by splines.
         negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
-        start: checkpoint or safetensors file whose weights the run starts from, or empty.
+        start: checkpoint or safetensors file whose weights the run starts from, or empty; of "base"
+            a published checkpoint too.
         network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
-            the cavity alone, for which the settings of burst, negatives and folds mean nothing.
+            the cavity alone, for which the settings of burst, negatives, folds, soft labels,
+            truncation, widths and encoder mean nothing.
         alpha_rule: the memory law of "base".
         imagenet: folder of torchvision's weights that the encoders begin with, or empty:
             ``resnet50-*.pth`` and ``resnet18-*.pth`` of "base", ``mobilenet_v2-*.pth`` of "live"
@@ -123,6 +128,9 @@ class TrainConfig:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise WeightsError(f"setting {name} must be at least 1")
+        for name in ABOVE_ZERO:
+            if getattr(self, name) <= 0:
+                raise WeightsError(f"setting {name} must be above 0")
         for name in NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise WeightsError(f"setting {name} must be at least 0")

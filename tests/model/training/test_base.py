@@ -12,6 +12,7 @@ from model.errors import WeightsError
 from model.training.base import (
     POINTS,
     BaseClip,
+    begin,
     load_imagenet,
     make_base_batch,
     make_clip,
@@ -64,6 +65,25 @@ def test_a_run_of_the_published_network_is_kept_goes_on_and_is_imported(
         torch.testing.assert_close(value, saved["average"][name])
     checkpoint.unlink()  # half a gigabyte, which pytest would keep
     imported.weights.unlink()
+
+
+def test_a_run_starts_from_an_imported_file_and_goes_on_from_no_broken_one(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    weights = BaseNetwork(BaseConfig()).state_dict()
+    published = tmp_path / "published.pth"
+    torch.save({"model": weights}, published)
+    imported = import_checkpoint(published, tmp_path / "weights").weights
+    for start in (published, imported):
+        run = begin(replace(config, start=str(start)), tmp_path / "run")
+        torch.testing.assert_close(run.network.state_dict(), weights)
+        torch.testing.assert_close(run.average.state_dict(), weights)
+        start.unlink()
+    with pytest.raises(WeightsError, match=r"published\.pth"):
+        begin(replace(config, start=str(published)), tmp_path / "run")
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut short")
+    with pytest.raises(WeightsError, match="is not a checkpoint of a training run"):
+        begin(config, tmp_path)
 
 
 def test_frames_are_taken_at_even_steps_and_squashed(tmp_path: Path, config: TrainConfig) -> None:
@@ -137,6 +157,10 @@ def test_imagenet_files_fill_both_encoders(tmp_path: Path) -> None:
     assert torch.equal(network.mask_encoder.conv1.weight, kept)
     with pytest.raises(WeightsError, match=r"resnet50-\*\.pth"):
         load_imagenet(network, tmp_path / "nothing")
-    torch.save({"conv1.weight": colour}, tmp_path / "resnet50-0123abcd.pth")
-    with pytest.raises(WeightsError, match="is no resnet50"):
+    for entries in ({"conv1.weight": colour}, {"features.0.weight": colour}):
+        torch.save(entries, tmp_path / "resnet50-0123abcd.pth")
+        with pytest.raises(WeightsError, match="is no resnet50"):
+            load_imagenet(network, tmp_path)
+    (tmp_path / "resnet50-0123abcd.pth").write_bytes(b"PK cut short")
+    with pytest.raises(WeightsError, match="cannot be read"):
         load_imagenet(network, tmp_path)

@@ -25,7 +25,7 @@ def test_what_is_saved_beside_the_weights_reads_back_the_same(
     tmp_path: Path, data: str, start: str, rate: float, freeze: bool
 ) -> None:
     config = TrainConfig(
-        data, start=start, learning_rate=rate, freeze_norm=freeze, seed=-3, widths=(8, 8, 16, 24)
+        data, start=start, learning_rate=rate, freeze_norm=freeze, seed=3, widths=(8, 8, 16, 24)
     )
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml(), encoding="utf-8")
@@ -57,6 +57,11 @@ def test_a_whole_number_is_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ('data = "a"\nema_decay = -0.1', "ema_decay"),
         ('data = "a"\nlearning_rate = nan', "learning_rate"),
         ('data = "a"\nlearning_rate = inf', "learning_rate"),
+        ('data = "a"\nlearning_rate = -1e-3', "learning_rate"),
+        ('data = "a"\nclip_norm = 0', "clip_norm"),
+        ('data = "a"\nseed = -3', "seed"),
+        ('data = "a"\nwarmup_steps = -1', "warmup_steps"),
+        ('data = "a"\nweight_decay = -0.1', "weight_decay"),
         ('data = "a"\nwidths = [8, 8, 8]', "widths"),
         ('data = "a"\nwidths = [8, 8, 8, 1.5]', "widths"),
         ('data = "a"\nwidths = "8, 8, 8, 8"', "widths"),
