@@ -296,8 +296,10 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
         except DrainingError:
             await socket.send([(await roster.drain_message(session)).to_json()])
             raise
+        if not session.is_over:
+            session.summary()
+            socket.count_ef(session)
         await socket.send(session.summary())
-        socket.count_ef(session)
 
 
 def answer_note(session: Session, note: Note) -> Answer:

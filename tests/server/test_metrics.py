@@ -129,6 +129,9 @@ async def test_the_age_of_a_frame_shows_while_the_engine_hangs_and_not_after(
             await talk.hear()
             ef = (await talk.end())[-1]["ef"]
             assert oldest_s(live) == 0
+        # Whoever did not hear the summary may ask for it again.
+        async with live.talk(resume=talk.ready["resume"]) as again:
+            assert (await again.end())[-1]["ef"] == ef
         families = families_of((await live.get("/metrics")).text)
     assert counted(families, "gdkvm_ejection_fractions_total") == {ef["state"]: 1}
     assert counted(families, "gdkvm_ef_withheld_total") == dict.fromkeys(ef["reasons"], 1)
