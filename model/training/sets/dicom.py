@@ -233,6 +233,8 @@ def _read_clip(
         )
         bits = 8 * frames.itemsize if frames.ndim == 4 else int(stored.BitsStored)
         images = [_luma(frame, bits) for frame in frames]
+        if stored.PhotometricInterpretation == "MONOCHROME1":
+            images = [np.bitwise_not(image) for image in images]
     except READ_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FrameError(f"{path} cannot be decoded: {reason}") from error

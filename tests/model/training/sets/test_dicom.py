@@ -116,7 +116,7 @@ def test_the_view_is_read_from_its_code(root: Path) -> None:
     assert [study.view for study in open_set(root).studies] == ["2CH", "4CH"]
 
 
-@pytest.mark.parametrize("how", ["rgb", "ybr", "16 bits", "rle"])
+@pytest.mark.parametrize("how", ["rgb", "ybr", "16 bits", "rle", "inverted"])
 def test_clips_of_other_encodings_become_the_same_grey(root: Path, how: str) -> None:
     images, clip = hearts()[0], root / "train" / "one" / "clip.dcm"
     rgb = np.repeat(images[..., None], 3, axis=3)
@@ -125,6 +125,7 @@ def test_clips_of_other_encodings_become_the_same_grey(root: Path, how: str) -> 
         "ybr": lambda: save(ultrasound(to_ybr(rgb), "YBR_FULL"), clip),
         "16 bits": lambda: save(ultrasound(images.astype(np.uint16) << 8), clip),
         "rle": lambda: _compressed(ultrasound(images), clip),
+        "inverted": lambda: save(ultrasound(255 - images, "MONOCHROME1"), clip),
     }
     made[how]()
     recording = open_set(root).studies[0].read(True)
