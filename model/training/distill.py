@@ -161,7 +161,8 @@ def soften(patients: Sequence[Patient], file: Path, share: float) -> list[Patien
         raise WeightsError(f"{file} has no soft labels of {missing[:20]}")
     mixed = []
     for patient in patients:
-        ed, es = labels_PSHWN[place[patient.name]]
+        # What the annotator never drew, no network has learnt either.
+        ed, es = labels_PSHWN[place[patient.name]] * np.array(patient.known, np.uint8)
         mixed.append(
             replace(patient, ed=_mix(patient.ed, ed, share), es=_mix(patient.es, es, share))
         )

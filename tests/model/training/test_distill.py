@@ -41,6 +41,20 @@ def test_labels_are_mixed_by_their_share(patients: list[Patient], tmp_path: Path
     np.testing.assert_array_equal(mixed.fields_LSYX2, patients[0].fields_LSYX2)
 
 
+def test_what_the_annotator_never_drew_stays_undrawn(
+    patients: list[Patient], tmp_path: Path
+) -> None:
+    file = write(tmp_path / "soft.npz", patients, (200, 40, 30))
+    cavity_alone = [
+        replace(each, known=(True, False, False), ed=replace(each.ed, labels_HWN=nothing))
+        for each in patients
+        for nothing in [each.ed.labels_HWN * np.array([1, 1, 0, 0], np.uint8)]
+    ]
+    mixed = soften(cavity_alone, file, 0.5)[0].ed.labels_HWN
+    assert mixed[..., 1].min() == 100
+    assert mixed[..., 2:].max() == 0
+
+
 def test_a_share_of_nothing_changes_nothing(patients: list[Patient], tmp_path: Path) -> None:
     file = write(tmp_path / "soft.npz", patients, (255, 0, 0))
     same = soften(patients, file, 0.0)[1]
