@@ -41,7 +41,7 @@ def read_studies(
         if isinstance(made, str):
             problems.append(made)
         else:
-            patients.append(replace(made, known=known))
+            patients.append(replace(made, known=known, person=studies[done - 1].patient))
         if progress is not None:
             progress(done)
     if problems:
@@ -94,8 +94,6 @@ def _between(recording: Recording, wanted: int) -> list[int]:
 
 
 def folds_of(patients: Iterable[Patient], folds: int) -> list[int]:
-    """The fold of every patient; both views of one are in the same."""
+    """The fold of every patient; all views and clips of one are in the same."""
     place: dict[str, int] = {}
-    for patient in patients:
-        place.setdefault(patient.name.removesuffix("_2CH"), len(place))
-    return [place[patient.name.removesuffix("_2CH")] % folds for patient in patients]
+    return [place.setdefault(patient.person, len(place)) % folds for patient in patients]

@@ -11,6 +11,7 @@ from model.training.patients import folds_of, read_studies
 from model.training.sets import open_set
 from model.training.synthesis import make_batch
 from tests.model.training.hearts import write_patient
+from tests.model.training.sets.test_dicom import write_clip
 from tests.model.training.sets.writing import (
     SIZES,
     write_echonet_set,
@@ -78,6 +79,14 @@ def test_both_views_of_a_patient_are_in_one_fold(tmp_path: Path) -> None:
         f"patient000{n}" for n in (2, 2, 3, 3, 4, 4, 5, 5)
     ]
     assert folds_of(patients, 3) == [0, 0, 1, 1, 2, 2, 0, 0]
+
+
+def test_all_clips_of_a_patient_are_in_one_fold(tmp_path: Path) -> None:
+    for name, patient in (("first", "7"), ("other", "8"), ("second", "7")):
+        write_clip(tmp_path / "train" / name, patient)
+    patients = read_studies(open_set(tmp_path).of_split("train"), SIDE)
+    assert [patient.name for patient in patients] == ["first", "other", "second"]
+    assert folds_of(patients, 2) == [0, 1, 0]
 
 
 def test_processes_read_the_same_patients(data: Path) -> None:
