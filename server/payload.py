@@ -34,8 +34,8 @@ _PARAMETER_SETS: dict[Codec, set[int]] = {"h264": {7, 8}, "hevc": {32, 33, 34}}
 MOST_PARAMETER_SETS = 64
 """Kept for a decoder elsewhere; an encoder has a few, and may change them now and then."""
 
-_REFRESH: dict[Codec, set[int]] = {"h264": {5}, "hevc": {19, 20}}
-"""Pictures before which a decoder forgets everything."""
+_REFRESH: dict[Codec, set[int]] = {"h264": {5}, "hevc": {16, 17, 18, 19, 20, 21}}
+"""Pictures from which a decoder can begin; without B-frames also those of HEVC that are no IDR."""
 
 _CODED_BEYOND_PX = 128
 """Video codes whole blocks, and FFmpeg counts a margin beside them."""
@@ -195,7 +195,8 @@ class PacketLog:
     """The packets of a video since the last picture that needs none before it.
 
     Source:
-        Instantaneous decoding refresh and parameter sets: ITU-T H.264 table 7-1, H.265 table 7-1.
+        Instantaneous decoding refresh, random access and parameter sets: ITU-T H.264 table 7-1,
+        H.265 table 7-1.
     """
 
     def __init__(self, codec: Codec) -> None:

@@ -184,6 +184,34 @@ def test_pictures_after_one_that_nobody_wants_come_out_as_they_were_encoded(code
             assert np.abs(found - (luma.astype(float) - 16) * 255 / 219).max() <= 1
 
 
+X265 = "lossless=1:bframes=0:log-level=none:rc-lookahead=0:frame-threads=1:keyint=4:min-keyint=4"
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("h264", {"qp": "0", "tune": "zerolatency", "g": "4"}),
+        ("hevc", {"x265-params": f"{X265}:open-gop=0"}),
+        ("hevc", {"x265-params": f"{X265}:open-gop=1"}),
+    ],
+)
+def test_another_decoder_needs_no_more_than_what_came_since_the_last_key_frame(
+    codec: Codec, options: dict[str, str]
+) -> None:
+    noise = np.random.default_rng(5).integers(16, 236, (ROWS, COLS), np.uint8)
+    lumas = [np.roll(noise, 4 * shift, axis=1) for shift in range(11)]
+    decoder, other = PayloadDecoder(codec, (ROWS, COLS)), PayloadDecoder(codec, (ROWS, COLS))
+    *before, last = encoded(codec, lumas, options)
+    for packet in before:
+        decoder.luma(memoryview(packet))
+    assert decoder.packets is not None
+    assert len(decoder.packets) == 2, "of pictures 8 and 9"
+    other.catch_up(decoder.packets)
+    found = other.luma(memoryview(last))
+    assert found is not None
+    assert np.abs(found - (lumas[10].astype(float) - 16) * 255 / 219).max() <= 1
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_video_whose_pictures_come_late_is_refused_before_any_is_taken_for_another(
     codec: Codec,
