@@ -13,6 +13,9 @@ from server.keys import ApiKey, Scope
 PROBES = ("/livez", "/readyz")
 """Answered to anybody and under any name, so that an orchestrator needs no key."""
 
+STREAM = "/v1/stream"
+"""The one websocket."""
+
 PUBLIC = ("/", "/docs", "/openapi.json", "/asyncapi.json", "/sample.json")
 """What a browser loads before anybody can enter a key: nothing here is anybody's own."""
 
@@ -40,7 +43,7 @@ def scope_of(path: str) -> Scope | None:
 
     What is not named here may hold results of patients, so it is under the scope of these.
     """
-    if path == "/v1/stream":
+    if path == STREAM:
         return "stream"
     if path in ("/metrics", "/v1/sessions") or path.startswith("/v1/sessions/"):
         return "admin"

@@ -13,12 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from model import EchoError
-from server.access import PROBES, Pacer, TicketOffice, is_public, scope_of
+from server.access import PROBES, STREAM, Pacer, TicketOffice, is_public, scope_of
 from server.audit import Record
 from server.errors import (
     BodyTooLargeError,
     ForbiddenError,
     ForeignPageError,
+    NotFoundError,
     UnauthorizedError,
     WireCodes,
 )
@@ -125,6 +126,8 @@ class Guard:
         Raises:
             EchoError: it is refused.
         """
+        if scope["type"] == "websocket" and scope["path"] != STREAM:
+            raise NotFoundError(f"the websocket is at {STREAM}")
         host = headers.get("host", "")
         origin = headers.get("origin")
         if origin is not None and _place(origin).netloc != host and _acts(scope):

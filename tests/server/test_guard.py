@@ -1,9 +1,11 @@
 """Who is let in: holders of a key, pages of this server, and without keys this machine alone."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 
 import pytest
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.server.live import Live, live_server
@@ -72,6 +74,17 @@ def test_an_orchestrator_needs_no_key(locked_server: Live, path: str) -> None:
 def test_only_the_key_opens(locked_server: Live, value: str | bytes, status: int) -> None:
     headers = {"Authorization": value, "Host": "heart.example"}
     assert locked_server.http.get("/v1/sessions", headers=headers).status_code == status  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/stream/", "/v1/clips"])
+async def test_a_websocket_elsewhere_is_told_that_there_is_none(
+    open_server: Live, path: str
+) -> None:
+    # Not 403, over which its author would look for a key.
+    with pytest.raises(InvalidStatus) as refusal:
+        await connect(f"ws://localhost:{open_server.port}{path}")
+    assert refusal.value.response.status_code == 404
+    assert json.loads(refusal.value.response.body or b"")["code"] == "not_found"
 
 
 async def test_only_the_key_opens_a_stream(locked_server: Live) -> None:
