@@ -1,8 +1,10 @@
 """The `gdkvm` command: 0 done, 1 could not do it (a message says what and why), 2 wrong usage."""
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,8 +64,17 @@ def installed(extra: str) -> Iterator[None]:
 
 
 def read_key(path: Path | None) -> str | None:
-    """The API key that a file holds, None where there is no file."""
-    return None if path is None else path.read_text().strip()
+    """The key that a file holds, None where there is no file.
+
+    Raises:
+        CommandError: it holds something else.
+    """
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not text or not text.isprintable() or not text.isascii():
+        raise CommandError("bad_request", f"{path} holds no key: a key is one line of ASCII")
+    return text
 
 
 TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"
@@ -148,8 +159,7 @@ def batch(
         with installed(CLUSTER):
             from server.batch.work import Task
             from server.commands.batch import BatchRequest, run_batch
-        key = None if key_file is None else key_file.read_text().strip()
-        task = Task(model, view, masks, key)
+        task = Task(model, view, masks, read_key(key_file))
         run_batch(BatchRequest(source, out, task, workers, again, cluster, gpus), terminal)
 
 
@@ -355,6 +365,9 @@ def import_checkpoint(
 
 def main() -> None:
     """Run the command that the arguments name."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that the terminal's alphabet lacks is no reason not to say what was found.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

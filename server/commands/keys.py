@@ -47,7 +47,8 @@ def add_key(path: Path, name: str, scopes: str, limits: Limits, terminal: Termin
         lines.append(key.to_line())
     terminal.give({"name": key.name, "key": secret, "scopes": list(key.scopes)})
     terminal.say(secret)
-    terminal.say(f"That is the key of {key.name}. It is kept nowhere: note it now.")
+    # Not on standard output, which goes into a file as it is.
+    terminal.note(f"That is the key of {key.name}. It is kept nowhere: note it now.")
 
 
 def list_keys(path: Path, terminal: Terminal) -> None:

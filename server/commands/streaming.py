@@ -98,8 +98,15 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
 
 
 def websocket_url(url: str) -> str:
-    """Complete a server's address: http becomes ws, and a bare address gets the stream's path."""
-    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    """Complete a server's address: http becomes ws, and a bare address gets the stream's path.
+
+    Raises:
+        CommandError: it is none.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"ws://{url}")
+    except ValueError as error:
+        raise CommandError("bad_request", f"not an address: {url}") from error
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     path = parts.path if parts.path.strip("/") else STREAM_PATH
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))

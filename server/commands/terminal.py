@@ -41,6 +41,11 @@ class Terminal:
         if not self.as_json:
             self.words.print(_as_text(line), markup=False)
 
+    def note(self, line: str) -> None:
+        """Print a line for people beside what standard output is for; silent under JSON."""
+        if not self.as_json:
+            self._notes.print(_as_text(line), markup=False)
+
     def give(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """Print the command's one JSON document; silent for people."""
         if self.as_json:

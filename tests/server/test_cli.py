@@ -1,4 +1,7 @@
+import hashlib
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -125,3 +128,44 @@ def test_a_server_that_is_not_there_is_a_refusal(tmp_path: Path) -> None:
     assert (done.exit_code, "(not_found)" in done.stderr) == (1, True)
     done = gdkvm("stream", str(server.ingest.sample_path()), "--url", "ws://127.0.0.1:9")
     assert (done.exit_code, "(connection_lost)" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:99999", "ws://[::1", "nothing://h"])
+@pytest.mark.parametrize("words", [("stream", "SAMPLE"), ("bench", "server", "--seconds", "1")])
+def test_an_address_that_is_none_is_a_refusal(words: tuple[str, ...], url: str) -> None:
+    sample = str(server.ingest.sample_path())
+    done = gdkvm(*(sample if word == "SAMPLE" else word for word in words), "--url", url)
+    assert (done.exit_code, done.exception.__class__) == (1, SystemExit)
+    assert done.stderr.startswith("Not done: ")
+
+
+@pytest.mark.parametrize("held", [b"", b"\xff\xfe\x00", b"gdkvm_a\nmore words\n"])
+def test_a_file_without_a_key_is_a_refusal_that_tells_nothing_of_it(
+    tmp_path: Path, held: bytes
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(held)
+    sample = str(server.ingest.sample_path())
+    done = gdkvm("stream", sample, "--url", "ws://127.0.0.1:9", "--key-file", str(file))
+    assert (done.exit_code, "(bad_request)" in done.stderr) == (1, True)
+    assert "gdkvm_a" not in done.stderr
+
+
+def test_a_new_key_goes_into_a_file_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    done = gdkvm("keys", "add", "prometheus", "--scopes", "admin", "--file", str(file))
+    assert done.stderr
+    (key,) = done.stdout.splitlines()
+    assert hashlib.sha256(key.encode()).hexdigest() in file.read_text()
+
+
+def test_a_name_that_the_terminal_cannot_show_is_told_all_the_same(tmp_path: Path) -> None:
+    clip = tmp_path / "\u2603.dcm"
+    clip.write_bytes(server.ingest.sample_path().read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "server.cli", "segment", clip, clip.with_name("none")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.startswith(b"\\u2603.dcm: 30 frames")

@@ -77,7 +77,7 @@ async def _connect(address: Address) -> ClientConnection:
             open_timeout=OPEN_TIMEOUT_S,
             user_agent_header="gdkvm-client",
         )
-    except InvalidURI as error:
+    except (InvalidURI, ValueError) as error:
         raise InputError("bad_request", f"not a websocket address: {address.url}") from error
     except InvalidStatus as error:
         raise _refusal(error) from error
