@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 
+from server.errors import SettingsError
+
 session_name: ContextVar[str | None] = ContextVar("session_name", default=None)
 """The public name of the session that the current task works for."""
 
@@ -52,7 +54,17 @@ def configure_logging(level: str, audit_file: Path | None = None) -> None:
     Args:
         level: least grave event that is written.
         audit_file: where the audit log goes too; it may be rotated by moving it away.
+
+    Raises:
+        SettingsError: that cannot be written to.
     """
+    if audit_file is not None:
+        try:
+            audit_file.open("a").close()
+        except OSError as error:
+            raise SettingsError(
+                f"GDKVM_AUDIT_FILE: {audit_file} cannot be written to ({error.strerror})"
+            ) from error
     handlers: dict[str, dict[str, object]] = {
         "stderr": {"class": "logging.StreamHandler", "formatter": "json"}
     }

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.app import Parts, create_app
 from server.commands.terminal import CommandError
+from server.errors import SettingsError
 from server.log import configure_logging
 from server.settings import Settings
 
@@ -120,9 +122,10 @@ def run_server(settings: Settings) -> None:
     """Serve until told to stop.
 
     Raises:
-        EchoError: bad weights or keys, or the port is taken.
+        EchoError: bad settings, weights or keys, or the port is taken.
     """
     configure_logging(settings.log_level, settings.audit_file)
+    check_certificate(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn stops in order, then raises the signal again for whoever handled it before.
         signal.signal(number, _leave)
@@ -132,6 +135,23 @@ def run_server(settings: Settings) -> None:
     listener = _listen(settings)
     announce(listener, "http" if settings.tls_cert_file is None else "https")
     server.run([listener])
+
+
+def check_certificate(settings: Settings) -> None:
+    """Refuse a certificate before anything is loaded or announced.
+
+    Raises:
+        SettingsError: it cannot be used; a key under a password cannot.
+    """
+    if settings.tls_cert_file is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, password="")
+    except OSError as error:
+        raise SettingsError(
+            f"GDKVM_TLS_CERT_FILE, GDKVM_TLS_KEY_FILE: cannot be used ({error.strerror or error})"
+        ) from error
 
 
 async def warm_up(app: Callable[..., Awaitable[None]]) -> None:

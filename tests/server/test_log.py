@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.log import JsonFormatter, session_name
+from server.errors import SettingsError
+from server.log import JsonFormatter, configure_logging, session_name
 from tests.server.live import HELLO, Live, beating, live_server, until
 
 
@@ -120,3 +121,9 @@ async def test_a_session_leaves_lines_of_events_without_pixels_tokens_or_frames(
     assert [line["code"] for line in told] == ["malformed_message", "malformed_message"]
     for line in lines:
         assert all(len(str(value)) < 100 for value in line.values())
+
+
+def test_an_audit_file_that_cannot_be_written_to_is_refused_by_its_setting(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "nowhere" / "audit"):
+        with pytest.raises(SettingsError, match="GDKVM_AUDIT_FILE"):
+            configure_logging("INFO", file)

@@ -1,6 +1,7 @@
 """What a serving process does so that nobody is held up."""
 
 import asyncio
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import server.app
-from server.commands.serving import DrainingServer, warm_up
+from server.commands.serving import DrainingServer, check_certificate, warm_up
+from server.errors import SettingsError
 from server.settings import Settings
 from tests.server.live import CountingBackend, counting_predictor, live_server
 
@@ -78,3 +80,33 @@ def test_headers_have_an_end(
                 heard += piece
         assert heard.startswith(b"HTTP/1.1 20") == is_taken
         assert live.http.get("/v1/clips").json() == []
+
+
+@pytest.mark.parametrize("held", [None, b"no certificate"])
+def test_a_certificate_that_cannot_be_used_is_refused_by_its_setting(
+    tmp_path: Path, held: bytes | None
+) -> None:
+    file = tmp_path / "cert.pem"
+    if held is not None:
+        file.write_bytes(held)
+    with pytest.raises(SettingsError, match="GDKVM_TLS_CERT_FILE"):
+        check_certificate(Settings(tls_cert_file=file, tls_key_file=file))
+
+
+def test_a_key_under_a_password_is_refused_and_not_asked_for(tmp_path: Path) -> None:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("openssl is not on the path")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-passout", "pass:secret", "-subj",
+         "/CN=localhost", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match="GDKVM_TLS_KEY_FILE"):
+        check_certificate(Settings(tls_cert_file=cert, tls_key_file=key))
+    plain = tmp_path / "plain.pem"
+    subprocess.run(
+        [openssl, "rsa", "-in", key, "-passin", "pass:secret", "-out", plain],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    check_certificate(Settings(tls_cert_file=cert, tls_key_file=plain))
