@@ -40,7 +40,7 @@ USER 10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python3", "-c", "import os, urllib.request as web; web.urlopen('http://127.0.0.1:' + os.environ.get('GDKVM_PORT', '8000') + '/livez', timeout=2)"]
+    CMD ["python3", "-c", "import os, ssl, urllib.request as web; tls = os.environ.get('GDKVM_TLS_CERT_FILE'); web.urlopen(('https' if tls else 'http') + '://127.0.0.1:' + os.environ.get('GDKVM_PORT', '8000') + '/livez', timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 # The server binds to loopback unless GDKVM_HOST says otherwise: run with --network host to reach it.
 ENTRYPOINT ["gdkvm"]
 CMD ["serve"]

@@ -1,10 +1,16 @@
 """What a user installs and types: the wheel, the image, the commands and settings in the README."""
 
+import json
+import os
 import re
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 
@@ -101,6 +107,42 @@ def test_the_image_runs_as_a_user_and_checks_its_health() -> None:
     assert "USER 10001" in runtime
     assert any(line.startswith("HEALTHCHECK") for line in runtime)
     assert any("/livez" in line for line in runtime)
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+def test_the_image_asks_for_its_health_as_the_server_speaks(
+    tmp_path: Path, is_secure: bool
+) -> None:
+    class Live(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/livez" else 404)
+            self.end_headers()
+
+    (told,) = re.findall(r"(?m)^HEALTHCHECK .*\\\n    CMD (.+)$", (ROOT / "Dockerfile").read_text())
+    _, *words = json.loads(told)
+    environment = dict(os.environ)
+    with HTTPServer(("127.0.0.1", 0), Live) as asked:
+        if is_secure:
+            if (openssl := shutil.which("openssl")) is None:
+                pytest.skip("openssl is not on the path")
+            cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+            subprocess.run(
+                [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj",
+                 "/CN=heart.example", "-keyout", key, "-out", cert],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert, key)
+            asked.socket = context.wrap_socket(asked.socket, server_side=True)
+            environment["GDKVM_TLS_CERT_FILE"] = str(cert)
+        environment["GDKVM_PORT"] = str(asked.server_port)
+        thread = threading.Thread(target=asked.serve_forever)
+        thread.start()
+        try:
+            subprocess.run([sys.executable, *words], env=environment, check=True)
+        finally:
+            asked.shutdown()
+            thread.join()
 
 
 def test_the_continuous_integration_script_is_valid_shell() -> None:
