@@ -162,7 +162,8 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError("GDKVM_API_KEYS_FILE cannot be read") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"GDKVM_API_KEYS_FILE: {path} cannot be read ({why})") from error
     keys = []
     for number, line in enumerate(lines, start=1):
         if line and not line.startswith("#"):
