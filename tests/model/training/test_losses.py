@@ -28,9 +28,10 @@ def test_an_undecided_answer_costs_the_logarithm_of_four_and_the_closed_dice() -
     labels = some_labels()
     pixels = 64
     dice = []
-    for size in labels[:, 1:].sum(dim=(2, 3)).flatten().tolist():
-        # every pixel guesses 1/4: overlap size/4, guess squared 64/16, truth squared size
-        dice.append((2 * size / 4 + 1) / (pixels / 16 + size + 1))
+    for ventricle, wall, atrium in labels[:, 1:].sum(dim=(2, 3)).tolist():
+        for size, guess in ((ventricle, 1 / 4), (ventricle + wall, 2 / 4), (atrium, 1 / 4)):
+            # overlap size * guess, guess squared in every pixel, truth squared size
+            dice.append((2 * size * guess + 1) / (pixels * guess**2 + size + 1))
     wanted = math.log(4) + 0.5 * (1 - sum(dice) / len(dice))
     found = segmentation_loss(torch.zeros(2, 4, 8, 8), labels)
     assert float(found) == pytest.approx(wanted, rel=1e-6)
@@ -39,9 +40,27 @@ def test_an_undecided_answer_costs_the_logarithm_of_four_and_the_closed_dice() -
 def test_a_sure_and_wrong_answer_costs_its_margin_and_all_of_the_dice() -> None:
     truth = one_hot(torch.ones(1, 8, 8, dtype=torch.long))
     guess = one_hot(torch.full((1, 8, 8), 2))
-    # cross-entropy: the margin of 50; Dice 1/65 for both, and 1 for the atrium in neither
-    wanted = 50.0 + 0.5 * (1 - (1 / 65 + 1 / 65 + 1) / 3)
+    # cross-entropy: the margin of 50; Dice 1/65 for the ventricle, and 1 for the atrium, which is
+    # in neither, and inside the epicardium, where both say so of every pixel
+    wanted = 50.0 + 0.5 * (1 - (1 / 65 + 1 + 1) / 3)
     assert float(segmentation_loss(50 * guess, truth)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_an_edge_drawn_on_either_side_as_often_is_not_pushed_into_the_ventricle() -> None:
+    # A row of ventricle, wall and background, drawn twice: of the pixels between two of them every
+    # second one belongs to the inner one in the first drawing, the others in the second.
+    drawings = [[1] * 20, [1] * 20]
+    for inner, outer in ((1, 2), (2, 0)):
+        drawings[0] += [inner, outer] * 4 + [outer] * 3
+        drawings[1] += [outer, inner] * 4 + [outer] * 3
+    labels = one_hot(torch.tensor(drawings)[:, None])
+    # The guess is how often each structure was drawn, where cross-entropy is least.
+    scores = labels.mean(dim=0, keepdim=True).clamp(min=1e-9).log().requires_grad_()
+    segmentation_loss(scores.expand(2, -1, -1, -1), labels).backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    _, ventricle, wall, _ = scores.grad[0, :, 0, 20:28]
+    assert torch.all(ventricle <= 0)
+    assert torch.all(wall >= 0)
 
 
 def test_soft_labels_cost_at_least_their_own_entropy() -> None:
