@@ -56,7 +56,7 @@ def test_an_edge_drawn_on_either_side_as_often_is_not_pushed_into_the_ventricle(
     labels = one_hot(torch.tensor(drawings)[:, None])
     # The guess is how often each structure was drawn, where cross-entropy is least.
     scores = labels.mean(dim=0, keepdim=True).clamp(min=1e-9).log().requires_grad_()
-    segmentation_loss(scores.expand(2, -1, -1, -1), labels).backward()  # type: ignore[no-untyped-call]
+    segmentation_loss(scores.expand(2, -1, -1, -1), labels).backward()
     assert scores.grad is not None
     _, ventricle, wall, _ = scores.grad[0, :, 0, 20:28]
     assert torch.all(ventricle <= 0)
