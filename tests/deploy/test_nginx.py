@@ -137,6 +137,14 @@ async def test_a_browsers_ticket_passes_and_is_in_no_log(proxied: Proxied) -> No
     assert ticket not in proxied.log.read_text()
 
 
+async def test_the_uid_of_a_study_is_in_no_log(proxied: Proxied) -> None:
+    with proxied.ask() as http:
+        answer = http.post("/dicom-web/studies/1.2.840.4711", content=b"none")
+    assert answer.status_code == 415
+    await until(lambda: "POST /dicom-web/studies/- 415" in proxied.log.read_text())
+    assert "4711" not in proxied.log.read_text()
+
+
 def test_an_upload_and_its_refusal_pass_through(proxied: Proxied) -> None:
     with proxied.ask() as http:
         answer = http.post("/v1/clips", content=bytes(3 << 20), params={"wait_s": 10})
