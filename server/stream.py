@@ -42,6 +42,9 @@ from server.roster import Roster
 from server.session import Answer, Arrival, Packet, Session
 from server.settings import Settings
 
+PARTING_S = 1.0
+"""How long it may take to hear how a client left that is no longer there."""
+
 MOST_NOTES = 1024
 """Replaced and repeated frames that may wait for their answer; then the socket is not read."""
 
@@ -132,8 +135,10 @@ class FrameSocket:
             limit_s = self._settings.send_timeout_s
             raise SlowReaderError(f"answers were not read for {limit_s:g} s") from error
         except (WebSocketDisconnect, RuntimeError) as error:
+            if self._reader is not None:
+                # It hears how the client left, later where its key makes it slow.
+                await asyncio.wait([self._reader], timeout=PARTING_S)
             if isinstance(self._stop, SocketGoneError):
-                # The reader has heard how the client left.
                 raise self._stop from error
             raise SocketGoneError() from error
 

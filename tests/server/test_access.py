@@ -23,6 +23,7 @@ LINES = {
     "admin": "scopes=admin",
     "one": "scopes=stream max_sessions=1",
     "slow": "scopes=stream max_fps=20",
+    "slowest": "scopes=stream max_fps=2 max_sessions=1",
 }
 
 
@@ -95,6 +96,22 @@ async def ticket_of(live: Live, name: str) -> str:
     assert answer.headers["cache-control"] == "no-store"
     ticket: str = answer.json()["ticket"]
     return ticket
+
+
+async def test_who_leaves_with_frames_under_way_leaves_the_keys_place_to_the_next(
+    live: Live,
+) -> None:
+    async with live.socket(**bearer("slowest")) as talk:
+        await talk.say(HELLO)
+        await talk.hear()
+        live.backend.gate.clear()
+        # After these the server does not listen for half a second.
+        for seq in range(5):
+            await talk.say(beating(seq))
+        await talk.settle()
+        await talk.connection.close(1000)
+    live.backend.gate.set()
+    await live.until_sessions(0)
 
 
 async def test_a_ticket_opens_one_stream_once(live: Live) -> None:
