@@ -47,7 +47,6 @@ class Patient:
     """Both stills of one patient and the motion between them.
 
     Attributes:
-        person: whose it is; several clips may be of one.
         known: which of the three structures the masks tell; the others count as background.
         between: labelled frames from end diastole to end systole, without these two.
         fields_LSYX2: per contraction level and still (ED, ES), where to sample that still, as a
@@ -60,7 +59,6 @@ class Patient:
     fields_LSYX2: NDArray[np.float32]
     known: tuple[bool, bool, bool] = (True, True, True)
     between: tuple[Still, ...] = ()
-    person: str = ""
 
 
 def read_patients(folder: Path, side: int, workers: int = 1) -> list[Patient]:

@@ -107,13 +107,16 @@ def label(
     side = sides.pop()
     found = open_set(data)
     found.check()
-    patients = read_studies(found.of_split("train"), 2 * side, found.known, workers=workers)
+    studies = found.of_split("train")
+    patients = read_studies(studies, 2 * side, found.known, workers=workers)
     stills = [still for patient in patients for still in (patient.ed, patient.es)]
     said_XHWN = np.zeros((len(stills), side, side, 3), np.float32)
-    fold_X = np.repeat(folds_of(patients, len(networks)), 2)
+    fold_of = folds_of(studies, len(networks))
+    fold_X = np.repeat([fold_of[study.patient] for study in studies], 2)
     for fold, network in enumerate(networks):
         of_fold = np.flatnonzero(fold_X == fold)
-        for chosen in np.array_split(of_fold, math.ceil(len(of_fold) / CHUNK)):
+        for first in range(0, len(of_fold), CHUNK):
+            chosen = of_fold[first : first + CHUNK]
             images = np.stack([_shrunk(stills[x].image_HW, side) for x in chosen])
             probabilities = predict(network, torch.from_numpy(images).to(device) / 255.0)
             said_XHWN[chosen] = probabilities[:, 1:].permute(0, 2, 3, 1).cpu().numpy()

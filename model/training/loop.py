@@ -204,8 +204,9 @@ def read_sides(
         keep_data(out, replace(found, studies=tuple(both)))
     train, valid = patients[: len(chosen["train"])], patients[len(chosen["train"]) :]
     if config.folds > 1:
-        folds = zip(train, folds_of(train, config.folds), strict=True)
-        train = [patient for patient, fold in folds if fold != config.fold]
+        fold_of = folds_of(found.of_split("train"), config.folds)
+        pairs = zip(train, chosen["train"], strict=True)
+        train = [made for made, study in pairs if fold_of[study.patient] != config.fold]
     if config.soft_labels:
         train = soften(train, Path(config.soft_labels), config.soft_share)
     return train, valid

@@ -41,7 +41,7 @@ def read_studies(
         if isinstance(made, str):
             problems.append(made)
         else:
-            patients.append(replace(made, known=known, person=studies[done - 1].patient))
+            patients.append(replace(made, known=known))
         if progress is not None:
             progress(done)
     if problems:
@@ -93,7 +93,12 @@ def _between(recording: Recording, wanted: int) -> list[int]:
     return sorted({round(float(step)) for step in steps})
 
 
-def folds_of(patients: Iterable[Patient], folds: int) -> list[int]:
-    """The fold of every patient; all views and clips of one are in the same."""
-    place: dict[str, int] = {}
-    return [place.setdefault(patient.person, len(place)) % folds for patient in patients]
+def folds_of(studies: Iterable[Study], folds: int) -> dict[str, int]:
+    """The fold of every patient of a split, by the patient's name.
+
+    Args:
+        studies: all of the split, in every view, so that runs on some views have the same folds.
+        folds: how many there are.
+    """
+    place = {patient: k for k, patient in enumerate(dict.fromkeys(s.patient for s in studies))}
+    return {patient: k % folds for patient, k in place.items()}

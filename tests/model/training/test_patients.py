@@ -7,9 +7,12 @@ import pytest
 from model.errors import FrameError
 from model.training.clips import nearest, render
 from model.training.config import TrainConfig
+from model.training.loop import read_sides
+from model.training.parallel import Crew
 from model.training.patients import folds_of, read_studies
 from model.training.sets import open_set
 from model.training.synthesis import make_batch
+from model.training.watch import SILENT
 from tests.model.training.hearts import write_patient
 from tests.model.training.sets.test_dicom import write_clip
 from tests.model.training.sets.writing import (
@@ -72,21 +75,26 @@ def test_a_cavity_traced_alone_says_nothing_of_wall_and_atrium(tmp_path: Path) -
     assert not batch.labels_BTNHW[:, :, 2:].any()
 
 
-def test_both_views_of_a_patient_are_in_one_fold(tmp_path: Path) -> None:
-    found = open_set(write_mhd_release(tmp_path, patients=5))
-    patients = read_studies(found.of_split("train"), SIDE)
-    assert [patient.name[:11] for patient in patients] == [
-        f"patient000{n}" for n in (2, 2, 3, 3, 4, 4, 5, 5)
-    ]
-    assert folds_of(patients, 3) == [0, 0, 1, 1, 2, 2, 0, 0]
-
-
-def test_all_clips_of_a_patient_are_in_one_fold(tmp_path: Path) -> None:
+def test_all_views_and_clips_of_a_patient_are_in_one_fold(tmp_path: Path) -> None:
+    found = open_set(write_mhd_release(tmp_path / "camus", patients=5))
+    folds = folds_of(found.of_split("train"), 3)
+    assert folds == {"patient0002": 0, "patient0003": 1, "patient0004": 2, "patient0005": 0}
     for name, patient in (("first", "7"), ("other", "8"), ("second", "7")):
-        write_clip(tmp_path / "train" / name, patient)
-    patients = read_studies(open_set(tmp_path).of_split("train"), SIDE)
-    assert [patient.name for patient in patients] == ["first", "other", "second"]
-    assert folds_of(patients, 2) == [0, 1, 0]
+        write_clip(tmp_path / "own" / "train" / name, patient)
+    studies = open_set(tmp_path / "own").of_split("train")
+    folds = folds_of(studies, 2)
+    assert [folds[study.patient] for study in studies] == [0, 1, 0]
+
+
+def test_a_run_on_one_view_leaves_out_the_patients_of_its_fold(data: Path, tmp_path: Path) -> None:
+    for end in ("ED", "ED_gt", "ES", "ES_gt"):
+        still = data / "train" / f"patient0001_4CH_{end}.png"
+        still.rename(still.with_name(f"patient0001_2CH_{end}.png"))
+    write_patient(data / "train", "patient0004", 4)
+    assert folds_of(open_set(data).of_split("train"), 2)["patient0002"] == 1
+    config = TrainConfig(str(data), views=("4CH",), folds=2, fold=1)
+    train, _ = read_sides(config, tmp_path, SIDE, Crew(), SILENT)
+    assert [patient.name for patient in train] == ["patient0004"]
 
 
 def test_processes_read_the_same_patients(data: Path) -> None:
