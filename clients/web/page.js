@@ -232,7 +232,7 @@ function wire() {
   document.addEventListener("visibilitychange", () => {
     if (view && !view.source.isLive && document.hidden && !view.isFrozen) view.freeze(true);
   });
-  wireCrop((crop) => watch(cropped(view.source, crop ?? { left: 0, top: 0, right: 1, bottom: 1 }), { keepSource: true }));
+  wireCrop((part) => watch(cropped(view.source, part), { keepSource: true }));
   wireSources();
   wireKeys();
   wireHelp();

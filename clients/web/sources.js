@@ -3,6 +3,7 @@
 import { clipPath } from "./gdkvm.js";
 
 const LONGEST_SIDE_PX = 800;
+const SHORTEST_SIDE_PX = 16; // of what a server takes
 const UNKNOWN_FRAME_MS = 1000 / 30;
 const FETCHES_AT_ONCE = 8;
 const WHOLE = { left: 0, top: 0, right: 1, bottom: 1 };
@@ -183,17 +184,24 @@ function pumpVideo(video, worker) {
 /** Rows and columns of the pictures that are sent: no larger than helps the network. */
 function fitted(width, height) {
   const scale = Math.min(1, LONGEST_SIDE_PX / Math.max(width, height));
-  return [Math.round(height * scale), Math.round(width * scale)];
+  return [height, width].map((side) => Math.max(SHORTEST_SIDE_PX, Math.round(side * scale)));
 }
 
 /**
  * A part of a source: only that is sent, so that names and menus around it never leave the page.
  *
  * @param {Source} source
- * @param {{left: number, top: number, right: number, bottom: number}} crop shares of the whole picture, 0 to 1.
+ * @param {{left: number, top: number, right: number, bottom: number}|null} part shares, 0 to 1, of what the source
+ *   shows, which may be a part already; null for the whole.
  */
-export function cropped(source, crop) {
+export function cropped(source, part) {
   const whole = source.whole ?? source.hello.size;
+  const { left, top, right, bottom } = source.crop;
+  const [width, height] = [right - left, bottom - top];
+  const crop = part === null ? WHOLE : {
+    left: left + part.left * width, top: top + part.top * height,
+    right: left + part.right * width, bottom: top + part.bottom * height,
+  };
   const size = fitted(whole[1] * (crop.right - crop.left), whole[0] * (crop.bottom - crop.top));
   return { ...source, whole, crop, hello: { ...source.hello, size } };
 }

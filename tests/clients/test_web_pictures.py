@@ -65,3 +65,23 @@ def test_after_a_picture_that_cannot_be_encoded_the_next_one_is_sent() -> None:
         process.exit(0);
     """
     assert run_node(script) == [3, 2]
+
+
+def test_a_part_of_a_part_is_the_part_that_was_seen_and_never_what_was_cut_off_before() -> None:
+    script = """
+        const { cropped } = await import("./sources.js");
+        const source = { crop: { left: 0, top: 0, right: 1, bottom: 1 }, hello: { size: [400, 800] } };
+        const right = cropped(source, { left: 0.5, top: 0, right: 1, bottom: 1 });
+        const corner = cropped(right, { left: 0, top: 0.5, right: 0.5, bottom: 1 });
+        const whole = cropped(corner, null);
+        const sliver = cropped(corner, { left: 0, top: 0, right: 1, bottom: 0.02 });
+        const told = [right, corner, whole, sliver];
+        console.log(JSON.stringify(told.map(({ crop, hello }) => [Object.values(crop), hello.size])));
+    """
+    # left, top, right, bottom of the whole source; rows, columns; no side below 16.
+    assert run_node(script) == [
+        [[0.5, 0, 1, 1], [400, 400]],
+        [[0.5, 0.5, 0.75, 1], [200, 200]],
+        [[0, 0, 1, 1], [400, 800]],
+        [[0.5, 0.5, 0.75, 0.51], [16, 200]],
+    ]
