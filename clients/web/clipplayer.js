@@ -1,8 +1,8 @@
 /** Plays the pictures of a clip in their own time, with the outlines that were found in them. */
 
 import { clipPath } from "./gdkvm.js";
+import { knownTimesMs, lapOf, UNKNOWN_FRAME_MS } from "./times.js";
 
-const UNKNOWN_FRAME_S = 1 / 30;
 const FETCHES_AT_ONCE = 4;
 
 /** Events: "frame" `{index, picture, contours}`, "playing" (whether it does), "trouble" (a sentence). */
@@ -11,6 +11,7 @@ export class ClipPlayer extends EventTarget {
   #id;
   #outlines;
   #seconds;
+  #lapS;
   #pictures = new Map();
   #isPlaying = false;
   #isOpen = true;
@@ -28,8 +29,9 @@ export class ClipPlayer extends EventTarget {
     this.#id = id;
     this.#outlines = outlines;
     this.index = 0;
-    const isTimed = result.frames.every((frame) => frame.time_ms !== null);
-    this.#seconds = result.frames.map((frame, index) => (isTimed ? frame.time_ms / 1000 : index * UNKNOWN_FRAME_S));
+    const timesMs = knownTimesMs(result.frames) ?? result.frames.map((_, index) => index * UNKNOWN_FRAME_MS);
+    this.#seconds = timesMs.map((timeMs) => timeMs / 1000);
+    this.#lapS = lapOf(timesMs) / 1000;
     this.curve = this.#curveOf(result);
     this.#fetchAll();
   }
@@ -107,8 +109,7 @@ export class ClipPlayer extends EventTarget {
   #tick() {
     if (!this.#isPlaying) return;
     const last = this.#seconds.length - 1;
-    const length = this.#seconds[last] - this.#seconds[0] + (this.#seconds[last] - this.#seconds[last - 1]);
-    const seconds = this.#seconds[0] + (((performance.now() - this.#startMs) / 1000) % length);
+    const seconds = this.#seconds[0] + (((performance.now() - this.#startMs) / 1000) % this.#lapS);
     const next = this.#seconds.findIndex((each) => each > seconds);
     const index = next < 0 ? last : Math.max(0, next - 1);
     if (index !== this.index) this.seek(index);

@@ -1,5 +1,7 @@
 /** One live view: a source that streams through a worker, and what came back of it. */
 
+import { UNKNOWN_FRAME_MS } from "./times.js";
+
 const HISTORY_FRAMES = 450;
 const KEPT_BEATS = 12;
 const RECENT = 60;
@@ -81,8 +83,9 @@ export class LiveView extends EventTarget {
   }
 
   #secondsOf(result) {
-    this.#originUs ??= result.time_us;
-    return (result.time_us - this.#originUs) / 1e6;
+    const timeUs = result.time_us ?? 1000 * UNKNOWN_FRAME_MS * result.seq;
+    this.#originUs ??= timeUs;
+    return (timeUs - this.#originUs) / 1e6;
   }
 
   #takeAnswer({ result, picture, answerMs, skipped }) {

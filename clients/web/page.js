@@ -7,10 +7,12 @@ import { byId, make, takeKeys, wireHelp, write } from "./dom.js";
 import { LiveView } from "./live.js";
 import { log, notice, showBeats, showCurve, showFigures, showReady, showState, showUnmeasured } from "./readings.js";
 import { cropped, openCamera, openClip, openFilm, openSample, openScreen, videoInputs } from "./sources.js";
-import { spoken } from "./words.js";
+import { sentence, spoken } from "./words.js";
 
 const TEXT_MS = 200;
 const STEP = 10;
+/** Why a file as such has no ejection fraction, whatever is measured in its pictures. */
+const FILE_REASONS = new Set(["colour_overlay", "view_not_apical"]);
 
 const reached = openServer();
 let openings = 0;
@@ -150,6 +152,9 @@ async function uploaded(file, isLast) {
     tell(`Reading ${file.name}${progress === null ? "" : `, ${Math.round(100 * progress)} %`}`);
   }
   const result = await server.result(id);
+  // The stream sees grey pictures alone: it could not tell.
+  const against = result.ef.reasons.filter((reason) => FILE_REASONS.has(reason));
+  if (against.length) throw new Error(`${sentence(against, "This clip is not played live: ")} Its result is among the clips.`);
   if (!offers("get", "/v1/clips/{}/frames/{}.jpg")) {
     window.location.href = `clips.html#${id}`;
     return null;

@@ -1,8 +1,8 @@
 /**
  * The worker that streams: it takes pictures, makes JPEGs of them, sends them and reports what came back.
  *
- * Messages in: `open` {key, hello, crop}, then one source of pictures: `clip` {pictures, frameMs}, a film to play
- * in a loop; `frames` {readable} of WebCodecs' VideoFrames; or `bitmap` {bitmap, timeUs} one by one. `run` {isRunning}
+ * Messages in: `open` {key, hello, crop}, then one source of pictures: `clip` {pictures, timesMs}, a film to play
+ * in a loop, its times null where nobody knows them; `frames` {readable} of WebCodecs' VideoFrames; or `bitmap` {bitmap, timeUs} one by one. `run` {isRunning}
  * stops and goes on, `retry` connects at once, `close` ends.
  *
  * Messages out: the events of GdkvmStream as {type, detail}; `answer` {result, picture, answerMs, skipped} with the
@@ -13,6 +13,7 @@
  */
 
 import { GdkvmServer } from "./gdkvm.js";
+import { lapOf, UNKNOWN_FRAME_MS } from "./times.js";
 
 const JPEG = { type: "image/jpeg", quality: 0.92 };
 const STALL_MS = 700;
@@ -78,18 +79,22 @@ function send(bytes, picture, timeUs) {
   seq += 1;
 }
 
-async function playClip({ pictures, frameMs }) {
+async function playClip({ pictures, timesMs }) {
   const frames = await Promise.all(pictures.map(async (picture) => [await picture.arrayBuffer(), picture]));
+  const shownMs = timesMs ?? pictures.map((_, index) => index * UNKNOWN_FRAME_MS);
+  const lapMs = lapOf(shownMs);
+  const startMs = (index) => Math.floor(index / frames.length) * lapMs + shownMs[index % frames.length];
   let index = 0;
   let dueMs = performance.now();
   const tick = () => {
     const now = performance.now();
     // After a break the clip goes on from here instead of catching up.
     if (now - dueMs > BREAK_MS) dueMs = now;
-    dueMs += frameMs;
+    dueMs += startMs(index + 1) - startMs(index);
     if (isRunning) {
       const [bytes, picture] = frames[index % frames.length];
-      send(bytes, picture, Math.round(index * frameMs * 1000));
+      // A time that was made up would be measured: a heart rate came of it.
+      send(bytes, picture, timesMs && Math.round(1000 * startMs(index)));
       index += 1;
     }
     setTimeout(tick, Math.max(0, dueMs - performance.now()));

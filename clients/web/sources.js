@@ -1,10 +1,10 @@
 /** Where live pictures come from: the sample, a clip on the server, a film, a camera, a screen. */
 
 import { clipPath } from "./gdkvm.js";
+import { knownTimesMs, lapOf } from "./times.js";
 
 const LONGEST_SIDE_PX = 800;
 const SHORTEST_SIDE_PX = 16; // of what a server takes
-const UNKNOWN_FRAME_MS = 1000 / 30;
 const FETCHES_AT_ONCE = 8;
 const WHOLE = { left: 0, top: 0, right: 1, bottom: 1 };
 
@@ -26,7 +26,7 @@ export async function openSample(server) {
   const paths = Array.from({ length: clip.frames }, (_, index) => `/sample/${index}.jpg`);
   const { size, view, region, spacing_mm, frame_time_ms: frameMs } = clip;
   const hello = { size, view, region, spacing_mm, fps: 1000 / frameMs };
-  return loop("The sample clip, looped.", hello, await fetchAll(server, paths), frameMs);
+  return loop("The sample clip, looped.", hello, await fetchAll(server, paths), paths.map((_, index) => index * frameMs));
 }
 
 /**
@@ -36,12 +36,12 @@ export async function openSample(server) {
  */
 export async function openClip(server, id, { clip, frames }, label) {
   const paths = frames.map((_, index) => clipPath(id, "frames", `${index}.jpg`));
-  const { duration_ms: durationMs } = clip.time_base;
-  const frameMs = durationMs ? durationMs / frames.length : UNKNOWN_FRAME_MS;
-  const fps = durationMs ? 1000 / frameMs : null;
+  const timesMs = knownTimesMs(frames);
+  const fps = timesMs && (1000 * frames.length) / lapOf(timesMs);
   const view = ["A4C", "A2C"].includes(clip.view) ? clip.view : null;
   const hello = { size: clip.size, view, spacing_mm: clip.spacing_mm, fps };
-  return loop(`${label}, looped.`, hello, await fetchAll(server, paths), frameMs);
+  const pace = timesMs ? "" : " Its frame rate is unknown; it is shown at 30 a second.";
+  return loop(`${label}, looped.${pace}`, hello, await fetchAll(server, paths), timesMs);
 }
 
 async function fetchAll(server, paths) {
@@ -54,8 +54,8 @@ async function fetchAll(server, paths) {
   return files;
 }
 
-function loop(label, hello, pictures, frameMs) {
-  const start = (worker) => worker.postMessage({ type: "clip", pictures, frameMs });
+function loop(label, hello, pictures, timesMs) {
+  const start = (worker) => worker.postMessage({ type: "clip", pictures, timesMs });
   return { label, hello, pictures, crop: WHOLE, isLive: false, start, stop: () => {}, run: () => {} };
 }
 

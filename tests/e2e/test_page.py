@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pydicom
 from playwright.sync_api import Page, Route, expect
 
 from server.ingest import sample_path
@@ -17,6 +18,7 @@ from tests.e2e.browsing import (
     violations,
     wait_for_outline,
 )
+from tests.server.ingest.making import save, ultrasound
 
 Visit = Callable[..., Page]
 
@@ -123,6 +125,37 @@ def test_a_dicom_file_is_read_by_the_server_and_played_live(visit: Visit, addres
     expect(page.locator("#source")).to_contain_text(sample_path().name)
     show_outlines(page)
     wait_for_outline(page, "lv")
+
+
+def test_of_a_clip_whose_frame_rate_is_unknown_no_heart_rate_is_made_up(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    clip = pydicom.dcmread(sample_path())
+    del clip.FrameTime, clip.FrameIncrementPointer
+    clip.save_as(tmp_path / "timeless.dcm")
+    page = visit(address)
+    expect(page.locator("#rate-figure")).to_contain_text("bpm")
+    page.locator("#file").set_input_files(tmp_path / "timeless.dcm")
+    expect(page.locator("#source")).to_contain_text("frame rate is unknown")
+    expect(page.locator("#ef-words")).to_contain_text("the frame rate is unknown")
+    expect(page.locator("#ef")).to_have_attribute("data-state", "measured")
+    expect(page.locator("#rate-figure")).not_to_contain_text(re.compile(r"\d"))
+
+
+def test_a_clip_that_as_such_has_no_ef_is_not_played_as_if_it_had(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    frames_THWC = np.repeat(np.random.default_rng(0).integers(0, 99, (12, 96, 96, 1)), 3, axis=3)
+    frames_THWC[:, 20:60, 20:60] = (200, 30, 10)
+    flow = save(ultrasound(frames_THWC.astype(np.uint8), "RGB", FrameTime="40"), tmp_path / "flow")
+    page = visit(address)
+    expect(page.locator("#source")).to_contain_text("The sample clip")
+    page.locator("#file").set_input_files(flow)
+    expect(page.locator("#notice")).to_have_text(
+        "This clip is not played live: colour Doppler covers the image. "
+        "Its result is among the clips."
+    )
+    expect(page.locator("#source")).to_contain_text("The sample clip")
 
 
 def test_a_file_that_is_no_clip_is_refused_in_words(
