@@ -5,7 +5,7 @@ import { knownTimesMs, lapOf, UNKNOWN_FRAME_MS } from "./times.js";
 
 const FETCHES_AT_ONCE = 4;
 
-/** Events: "frame" `{index, picture, contours}`, "playing" (whether it does), "trouble" (a sentence). */
+/** Events: "frame" `{index, picture, contours}`, "playing" (whether it does), "trouble" (a sentence, empty once it is over). */
 export class ClipPlayer extends EventTarget {
   #server;
   #id;
@@ -15,6 +15,7 @@ export class ClipPlayer extends EventTarget {
   #pictures = new Map();
   #isPlaying = false;
   #isOpen = true;
+  #isTroubled = false;
   #startMs = 0;
 
   /**
@@ -55,7 +56,9 @@ export class ClipPlayer extends EventTarget {
 
   #picture(index) {
     if (!this.#pictures.has(index)) {
-      this.#pictures.set(index, this.#server.file(clipPath(this.#id, "frames", `${index}.jpg`)));
+      const picture = this.#server.file(clipPath(this.#id, "frames", `${index}.jpg`));
+      picture.catch(() => this.#pictures.delete(index)); // to be asked for again
+      this.#pictures.set(index, picture);
     }
     return this.#pictures.get(index);
   }
@@ -71,17 +74,27 @@ export class ClipPlayer extends EventTarget {
     try {
       await Promise.all(Array.from({ length: FETCHES_AT_ONCE }, fetchNext));
     } catch (error) {
-      if (this.#isOpen) this.#tell("trouble", error.message);
+      if (this.#isOpen) this.#tellTrouble(error.message);
     }
+  }
+
+  #tellTrouble(text) {
+    this.#isTroubled = text !== "";
+    this.#tell("trouble", text);
   }
 
   /** Show one frame, unless another is asked for before its picture is there. */
   async seek(index) {
     const wanted = Math.min(this.#outlines.length - 1, Math.max(0, index));
     this.index = wanted;
-    const picture = await this.#picture(wanted).catch(() => null);
-    if (!picture || !this.#isOpen || this.index !== wanted) return;
-    this.#tell("frame", { index: wanted, picture, contours: this.#outlines[wanted].contours });
+    try {
+      const picture = await this.#picture(wanted);
+      if (!this.#isOpen || this.index !== wanted) return;
+      this.#tell("frame", { index: wanted, picture, contours: this.#outlines[wanted].contours });
+      if (this.#isTroubled) this.#tellTrouble("");
+    } catch (error) {
+      if (this.#isOpen) this.#tellTrouble(error.message);
+    }
   }
 
   /** Play in a loop from the frame that is shown. */

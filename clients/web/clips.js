@@ -161,6 +161,10 @@ function wire() {
     // On a phone the result lies below the list.
     if (window.matchMedia("(max-width: 52rem)").matches) byId("result").scrollIntoView();
   });
+  // One that could not be shown is asked for again.
+  byId("list").addEventListener("click", ({ target }) => {
+    if (target.closest("a")?.hash === window.location.hash && byId("player").hidden) showChosen();
+  });
   wireHelp();
 }
 

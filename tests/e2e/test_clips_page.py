@@ -193,6 +193,32 @@ def test_an_outline_goes_to_the_frame_that_was_shown_not_to_one_on_its_way(
     assert caught.value.url.endswith("/frames/20")
 
 
+def test_after_the_server_was_away_what_could_not_be_fetched_is_fetched(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html", reduced_motion="reduce")
+    page.route("**/frames/25.jpg", lambda route: route.abort())
+    page.route("**/outlines.json", lambda route: route.abort())
+    page.locator("#files").set_input_files(sample_path())
+    away = "The server does not answer."
+    expect(page.locator("#result-error")).to_have_text(away)
+    page.unroute("**/outlines.json")
+    page.locator("#list a[aria-current]").click()
+    place, notice = page.locator("#place"), page.locator("#notice")
+    expect(notice).to_have_text(away)
+    page.keyboard.press("Home")
+    expect(place).to_contain_text("1 of 30")
+    expect(notice).to_be_hidden()
+    page.locator("#scrub").fill("25")
+    expect(notice).to_have_text(away)
+    page.unroute("**/frames/25.jpg")
+    page.keyboard.press("Home")
+    expect(place).to_contain_text("1 of 30")
+    page.locator("#scrub").fill("25")
+    expect(place).to_contain_text("26 of 30")
+    expect(notice).to_be_hidden()
+
+
 def test_what_comes_in_leaves_what_is_pressed_or_has_the_focus(
     visit: Visit, address: str, tmp_path: Path
 ) -> None:
