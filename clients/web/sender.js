@@ -18,6 +18,7 @@ import { lapOf, UNKNOWN_FRAME_MS } from "./times.js";
 const JPEG = { type: "image/jpeg", quality: 0.92 };
 const STALL_MS = 700;
 const BREAK_MS = 500;
+const FAREWELL_MS = 2000;
 const EVENTS = ["state", "ready", "dropped", "beat", "drain", "error"];
 
 let stream = null;
@@ -39,8 +40,10 @@ const takers = {
   },
   retry: () => stream?.retryNow(),
   close: () => {
+    isRunning = false;
     stream?.close();
-    self.close();
+    // A worker that ends at once takes its last word along: the server would keep the session to be resumed.
+    setTimeout(() => self.close(), FAREWELL_MS);
   },
 };
 self.onmessage = ({ data }) => takers[data.type](data);

@@ -119,6 +119,24 @@ def test_a_film_is_streamed_by_the_browser_and_never_uploaded(
     assert uploads == []
 
 
+def test_a_session_that_is_left_for_another_is_not_kept_to_be_resumed(
+    visit: Visit, address: str
+) -> None:
+    page = visit(address)
+    begun = page.locator("#log li", has_text="has begun")
+    expect(begun).to_have_count(1)
+    name = re.findall(r"s_\S+", begun.inner_text())[0]
+    page.locator("#view").select_option("A2C")
+    expect(begun).to_have_count(2)
+    phases = {name: "live"}
+    while phases.get(name) == "live":
+        phases = {
+            each["session"]: each["phase"]
+            for each in page.request.get(f"{address}/v1/sessions").json()
+        }
+    assert name not in phases
+
+
 def test_a_dicom_file_is_read_by_the_server_and_played_live(visit: Visit, address: str) -> None:
     page = visit(address)
     page.locator("#file").set_input_files(sample_path())
