@@ -33,24 +33,37 @@ def stream_blocking(
         GdkvmError: what went wrong; errors of ``frames`` pass through.
     """
     with _event_loop() as loop:
-        events = stream(url, frames, hello, realtime=realtime, key=key)
+        events = _Events(stream(url, frames, hello, realtime=realtime, key=key))
         try:
             while (event := _wait(loop, events)) is not None:
                 yield event
         finally:
-            asyncio.run_coroutine_threadsafe(_close(events), loop).result()
+            # A generator is closed in its own loop, else its socket would stay open.
+            asyncio.run_coroutine_threadsafe(events.close(), loop).result()
 
 
-def _wait(loop: asyncio.AbstractEventLoop, events: AsyncGenerator[Event, None]) -> Event | None:
-    async def following() -> Event | None:
-        return await anext(events, None)
+class _Events:
+    """A generator that is closed only once nobody waits for it."""
 
-    return asyncio.run_coroutine_threadsafe(following(), loop).result()
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._events = events
+        self._in_use = asyncio.Lock()
+
+    async def following(self) -> Event | None:
+        async with self._in_use:
+            return await anext(self._events, None)
+
+    async def close(self) -> None:
+        async with self._in_use:
+            await self._events.aclose()
 
 
-async def _close(events: AsyncGenerator[Event, None]) -> None:
-    # A generator is closed in its own loop, else its socket would stay open.
-    await events.aclose()
+def _wait(loop: asyncio.AbstractEventLoop, events: _Events) -> Event | None:
+    waiting = asyncio.run_coroutine_threadsafe(events.following(), loop)
+    try:
+        return waiting.result()
+    finally:
+        waiting.cancel()  # of no effect, unless Ctrl+C ended the wait
 
 
 @contextmanager

@@ -1,0 +1,29 @@
+import asyncio
+import sys
+
+from tests.clients.conftest import ScriptedServer
+
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+from gdkvm_client import Frame, Hello, stream_blocking
+
+def frames():
+    os.kill(os.getpid(), signal.SIGINT)  # nothing was answered: the program waits
+    yield Frame.of_pixels(0, 0, np.zeros((16, 24), np.uint8))
+
+try:
+    for _ in stream_blocking(sys.argv[1], frames(), Hello((16, 24))):
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+async def test_ctrl_c_ends_a_stream_as_it_ends_any_loop(scripted: ScriptedServer) -> None:
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", INTERRUPTED, scripted.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert await program.communicate() == (b"interrupted\n", b"")
