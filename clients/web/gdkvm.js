@@ -441,9 +441,13 @@ export class GdkvmServer {
    *   "A2C" where the file does not say. waitS: how long to wait for the result. onProgress: told how much of
    *   the file has been sent, 0 to 1.
    * @returns {Promise<object>} the result, where it was there in time, else the clip's state; either with `id`.
-   * @throws {GdkvmError} with the server's code and sentence.
+   * @throws {GdkvmError} with the server's code and sentence; "unreadable" where the file cannot be read.
    */
   async upload(file, { view = null, waitS = 0, onProgress = null } = {}) {
+    // The browser would tell of a folder, or of a file that is gone, what it tells of a server that is away.
+    await file.slice(0, 1).arrayBuffer().catch(() => {
+      throw new GdkvmError("unreadable", "This file cannot be read; of a folder, choose the clips in it.");
+    });
     const query = new URLSearchParams({ wait_s: String(waitS) });
     if (view) query.set("view", view);
     const headers = { "Content-Type": "application/octet-stream" };

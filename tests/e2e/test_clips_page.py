@@ -248,3 +248,19 @@ def test_a_file_dropped_on_the_page_is_sent(visit: Visit, address: str) -> None:
     expect(item.locator(".error")).to_be_visible()
     item.get_by_role("link").click()
     expect(page.locator("#result-error")).to_contain_text("neither DICOM")
+
+
+def test_a_folder_dropped_on_the_page_is_refused_as_one(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    page = visit(f"{address}/clips.html")
+    browser = page.context.new_cdp_session(page)
+    carried = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 150, "y": 170, "data": carried}
+        browser.send("Input.dispatchDragEvent", event)
+    item = page.locator("#list li").filter(has_text=tmp_path.name)
+    words = "This file cannot be read; of a folder, choose the clips in it."
+    expect(item.locator(".error")).to_have_text(words)
+    item.get_by_role("link").click()
+    expect(page.locator("#result-error")).to_contain_text(words)
