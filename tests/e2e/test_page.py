@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pydicom
+import pytest
 from playwright.sync_api import Page, Route, expect
 
 from server.ingest import sample_path
@@ -64,6 +65,15 @@ def test_the_page_says_what_it_is_and_links_to_what_there_is(visit: Visit, addre
         assert page.request.get(f"{address}/{path.lstrip('/')}").ok
     assert not is_too_wide(page)
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/clips.html"])
+def test_files_without_an_ending_can_be_chosen_as_dicom_media_hold_no_others(
+    visit: Visit, address: str, path: str
+) -> None:
+    """DICOM PS3.10, section 8.5: a File ID is of capitals, digits and underscores, with no dot."""
+    page = visit(f"{address}{path}")
+    assert page.locator("input[type=file]").get_attribute("accept") is None
 
 
 def test_its_policy_allows_nothing_from_elsewhere(visit: Visit, address: str) -> None:
