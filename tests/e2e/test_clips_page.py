@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Locator, Page, expect
 
 from server.ingest import sample_path
 from tests.e2e.browsing import PHONE, is_too_wide, violations, wait_for_outline
@@ -110,11 +111,39 @@ def test_an_outline_is_corrected_by_hand_and_the_networks_own_taken_back(
     expect(page.locator("#edit-undo")).to_be_hidden()
 
 
-def widen(page: Page) -> None:
-    """Pull the rightmost point of the outline to the right, then once more by the keyboard."""
+def rightmost_point(page: Page) -> Locator:
     circles = page.locator("#handles circle")
     columns = circles.evaluate_all("all => all.map((each) => Number(each.getAttribute('cx')))")
-    rightmost = circles.nth(columns.index(max(columns)))
+    return circles.nth(columns.index(max(columns)))
+
+
+def test_on_a_phone_a_point_is_dragged_by_a_finger_that_lies_beside_it(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html", PHONE, reduced_motion="reduce")
+    page.locator("#files").set_input_files(sample_path())
+    wait_for_outline(page, "lv")
+    page.locator("#edit").click()
+    point = rightmost_point(page)
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    column = float(point.get_attribute("cx") or "")
+    x, y = box["x"] + box["width"] / 2 + 15, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=4)
+    page.mouse.up()
+    columns_per_px = 320 / float(page.locator("#handles").evaluate("all => all.clientWidth"))
+    assert float(point.get_attribute("cx") or "") == pytest.approx(
+        column + 20 * columns_per_px, abs=0.5
+    )
+    expect(point).to_be_focused()
+
+
+def widen(page: Page) -> None:
+    """Pull the rightmost point of the outline to the right, then once more by the keyboard."""
+    rightmost = rightmost_point(page)
     box = rightmost.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
