@@ -25,6 +25,15 @@ function fitted(canvas) {
 }
 
 /**
+ * How tall a pixel is, in widths of it: 1 where it is square or its size is unknown.
+ *
+ * @param {[number, number]|null|undefined} spacingMm row and column size.
+ */
+export function tallness(spacingMm) {
+  return spacingMm ? spacingMm[0] / spacingMm[1] : 1;
+}
+
+/**
  * Draw one frame and the outlines of its mask.
  *
  * @param {HTMLCanvasElement} canvas
@@ -32,16 +41,17 @@ function fitted(canvas) {
  * @param {Object<string, number[][][]>|null} contours per structure closed outlines of [row, column]
  *   in image pixels, pixel centres at integers.
  * @param {number} opacity of the outlines, 0 to 1.
+ * @param {number} tall how tall a pixel is, in widths of it.
  */
-export function drawFrame(canvas, image, contours, opacity) {
-  canvas.parentElement.style.setProperty("--ratio", image.width / image.height);
+export function drawFrame(canvas, image, contours, opacity, tall) {
+  canvas.parentElement.style.setProperty("--ratio", image.width / (image.height * tall));
   const { context, width } = fitted(canvas);
   const scale = width / image.width;
   context.imageSmoothingQuality = "high";
-  context.drawImage(image, 0, 0, image.width * scale, image.height * scale);
+  context.drawImage(image, 0, 0, image.width * scale, image.height * tall * scale);
   if (!contours || opacity === 0) return;
   for (const [name, style] of Object.entries(STRUCTURES)) {
-    const path = outline(contours[name] ?? [], scale);
+    const path = outline(contours[name] ?? [], scale, tall * scale);
     context.globalAlpha = opacity;
     context.strokeStyle = style.colour;
     context.lineWidth = style.width;
@@ -58,11 +68,11 @@ export function drawFrame(canvas, image, contours, opacity) {
   context.setLineDash([]);
 }
 
-function outline(polylines, scale) {
+function outline(polylines, scaleX, scaleY) {
   const path = new Path2D();
   for (const points of polylines) {
     points.forEach(([row, column], index) => {
-      const [x, y] = [(column + 0.5) * scale, (row + 0.5) * scale];
+      const [x, y] = [(column + 0.5) * scaleX, (row + 0.5) * scaleY];
       if (index === 0) path.moveTo(x, y);
       else path.lineTo(x, y);
     });

@@ -67,6 +67,7 @@ export class OutlineEditor {
   #onClose;
   #points = [];
   #size = [0, 0];
+  #tall = 1;
   #path = null;
   #turn = 0; // rises whenever points come or go, so that an answer that comes late is known for one
 
@@ -106,7 +107,7 @@ export class OutlineEditor {
   #nearest(event) {
     const scale = byId("handles").getBoundingClientRect().width / this.#size[1];
     const [row, column] = this.#under(event);
-    const away = this.#points.map((point) => scale * Math.hypot(point[0] - row, point[1] - column));
+    const away = this.#points.map((point) => scale * Math.hypot(this.#tall * (point[0] - row), point[1] - column));
     const least = Math.min(...away);
     return least > REACH_PX ? null : away.indexOf(least);
   }
@@ -116,14 +117,16 @@ export class OutlineEditor {
    *
    * @param {ImageBitmap} image that the outline belongs to.
    * @param {number[][]} outline of [row, column] points, or empty.
+   * @param {number} tall how tall a pixel is, in widths of it.
    */
-  open(image, outline) {
+  open(image, outline, tall) {
     this.#turn += 1;
     this.#size = [image.height, image.width];
+    this.#tall = tall;
     this.#points = spread(outline.length > 3 ? outline.slice(0, -1) : this.#ellipse(), HANDLES);
     this.#show(true);
     const handles = byId("handles");
-    handles.setAttribute("viewBox", `-0.5 -0.5 ${image.width} ${image.height}`);
+    handles.setAttribute("viewBox", `-0.5 ${-0.5 * tall} ${image.width} ${image.height * tall}`);
     this.#path = document.createElementNS(SVG, "path");
     handles.replaceChildren(this.#path, ...this.#points.map((_, index) => this.#handle(index)));
     this.#draw();
@@ -157,7 +160,7 @@ export class OutlineEditor {
 
   #handle(index) {
     const circle = document.createElementNS(SVG, "circle");
-    circle.setAttribute("r", String(Math.max(...this.#size) / 110));
+    circle.setAttribute("r", String(Math.max(this.#tall * this.#size[0], this.#size[1]) / 110));
     circle.setAttribute("tabindex", "0");
     circle.setAttribute("role", "button");
     circle.addEventListener("keydown", (event) => {
@@ -183,12 +186,12 @@ export class OutlineEditor {
   }
 
   #draw() {
-    const text = smooth(this.#points).map(([row, column]) => `${column.toFixed(2)} ${row.toFixed(2)}`);
+    const text = smooth(this.#points).map(([row, column]) => `${column.toFixed(2)} ${(row * this.#tall).toFixed(2)}`);
     this.#path.setAttribute("d", `M${text.join("L")}Z`);
     [...byId("handles").querySelectorAll("circle")].forEach((circle, index) => {
       const [row, column] = this.#points[index];
       circle.setAttribute("cx", column);
-      circle.setAttribute("cy", row);
+      circle.setAttribute("cy", row * this.#tall);
       circle.setAttribute("aria-label", `Point ${index + 1} of ${HANDLES}, row ${row.toFixed(0)}, column ${column.toFixed(0)}`);
     });
   }

@@ -2,7 +2,7 @@
 
 import { openServer, readOffers, storedKey } from "./access.js";
 import { offerCrop, wireCrop } from "./crop.js";
-import { drawFrame, drawNext } from "./draw.js";
+import { drawFrame, drawNext, tallness } from "./draw.js";
 import { byId, make, takeKeys, wireHelp, write } from "./dom.js";
 import { LiveView } from "./live.js";
 import { log, notice, showBeats, showCurve, showFigures, showReady, showState, showUnmeasured } from "./readings.js";
@@ -22,7 +22,9 @@ let lastTextMs = 0;
 let lastOpacity = 85;
 
 function draw() {
-  if (shown) drawFrame(byId("image"), shown.image, shown.contours, byId("opacity").valueAsNumber / 100);
+  if (!shown) return;
+  const tall = tallness(view.source.hello.spacing_mm);
+  drawFrame(byId("image"), shown.image, shown.contours, byId("opacity").valueAsNumber / 100, tall);
 }
 
 /** Show one frame, once its picture is decoded; where one comes sooner, the earlier is left out. */

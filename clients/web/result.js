@@ -4,7 +4,7 @@ import { clipPath } from "./gdkvm.js";
 import { ClipPlayer } from "./clipplayer.js";
 import { byId, make, table, takeKeys, write } from "./dom.js";
 import { OutlineEditor } from "./editor.js";
-import { drawCurve, drawFrame, drawNext, secondsAt } from "./draw.js";
+import { drawCurve, drawFrame, drawNext, secondsAt, tallness } from "./draw.js";
 import { efInWords, figure, qualityInWords, reasonInWords, sentence, spoken } from "./words.js";
 
 const STEP = 10;
@@ -225,7 +225,11 @@ export class ResultView {
     if (!this.#shown) return;
     const contours = { ...this.#shown.contours };
     if (this.#editor.isOpen) delete contours.lv; // shown by the editor
-    drawFrame(byId("image"), this.#shown.image, contours, byId("opacity").valueAsNumber / 100);
+    drawFrame(byId("image"), this.#shown.image, contours, byId("opacity").valueAsNumber / 100, this.#tall);
+  }
+
+  get #tall() {
+    return tallness(this.#result.clip.spacing_mm);
   }
 
   #drawCurve() {
@@ -241,7 +245,7 @@ export class ResultView {
     const { image, index, contours } = this.#shown;
     this.#player.seek(index);
     byId("edit-undo").hidden = true;
-    this.#editor.open(image, contours.lv?.[0] ?? []);
+    this.#editor.open(image, contours.lv?.[0] ?? [], this.#tall);
     this.#draw();
   }
 

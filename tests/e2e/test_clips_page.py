@@ -4,11 +4,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from server.ingest import sample_path
 from tests.e2e.browsing import PHONE, is_too_wide, violations, wait_for_outline
+from tests.server.ingest.making import save, ultrasound
+from tests.server.phantom import SIDE_PX, whole_image_region
 
 Visit = Callable[..., Page]
 
@@ -152,6 +155,34 @@ def widen(page: Page) -> None:
     page.mouse.move(x + 20, y, steps=4)
     page.mouse.up()
     rightmost.press("ArrowRight")
+
+
+def test_pixels_that_are_not_square_are_shown_as_they_are_on_both_pages(
+    visit: Visit, address: str, tmp_path: Path
+) -> None:
+    region = whole_image_region()
+    region.PhysicalDeltaY = 2 * region.PhysicalDeltaX
+    frames_THW = np.full((12, SIDE_PX, SIDE_PX), 40, np.uint8)
+    parts = {"FrameTime": "40", "SequenceOfUltrasoundRegions": [region]}
+    clip = save(ultrasound(frames_THW, **parts), tmp_path / "tall.dcm")
+    half = "half => Math.abs(image.clientWidth / image.clientHeight - half) < 0.02"
+    page = visit(f"{address}/clips.html", reduced_motion="reduce")
+    page.locator("#files").set_input_files(clip)
+    page.wait_for_function(half, arg=0.5)
+
+    # Where there is no ventricle, the outline begins as an ellipse from 25 to 65 % of the height.
+    page.locator("#edit").click()
+    drawn = page.locator("#handles path").bounding_box()
+    image = page.locator("#image").bounding_box()
+    assert drawn is not None
+    assert image is not None
+    assert (drawn["y"] - image["y"]) / image["height"] == pytest.approx(0.25, abs=0.01)
+    assert drawn["height"] / image["height"] == pytest.approx(0.4, abs=0.02)
+
+    live = visit(address)
+    live.locator("#file").set_input_files(clip)
+    expect(live.locator("#source")).to_contain_text("tall.dcm")
+    live.wait_for_function(half, arg=0.5)
 
 
 def test_two_views_are_brought_together_and_one_view_twice_is_refused_in_words(
