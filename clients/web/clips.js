@@ -77,7 +77,8 @@ function makeItem() {
 async function refresh() {
   const kept = await server.clips();
   const ids = new Set(kept.map((clip) => clip.id));
-  for (const [id, clip] of clips) if (!ids.has(id) && clip.state !== "sending" && !clip.isRefused) clips.delete(id);
+  const isGone = ({ id, state, isRefused }) => !ids.has(id) && !followed.has(id) && state !== "sending" && !isRefused;
+  for (const clip of [...clips.values()].filter(isGone)) clips.delete(clip.id);
   for (const clip of kept) {
     clips.set(clip.id, { ...clips.get(clip.id), ...clip });
     if (clip.state !== "done" && clip.state !== "failed") follow(clip.id);
@@ -94,8 +95,8 @@ async function follow(id) {
       if (state.state === "done" && window.location.hash.slice(1) === id) showChosen();
       if (state.state === "failed" && window.location.hash.slice(1) === id) showChosen();
     }
-  } catch {
-    clips.delete(id); // deleted meanwhile
+  } catch (error) {
+    if (error.code === "not_found") clips.delete(id); // deleted meanwhile
     showList();
   }
   followed.delete(id);
@@ -176,6 +177,10 @@ async function begin() {
   if (offers("post", "/v1/biplane")) biplane = wireBiplane(server);
   await refresh();
   await showChosen();
+  // Clips also come from other tabs and from scanners.
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) refresh().catch(() => {});
+  });
 }
 
 begin().catch((error) => write("list-words", error.message));

@@ -163,8 +163,8 @@ def test_pixels_that_are_not_square_are_shown_as_they_are_on_both_pages(
     region = whole_image_region()
     region.PhysicalDeltaY = 2 * region.PhysicalDeltaX
     frames_THW = np.full((12, SIDE_PX, SIDE_PX), 40, np.uint8)
-    parts = {"FrameTime": "40", "SequenceOfUltrasoundRegions": [region]}
-    clip = save(ultrasound(frames_THW, **parts), tmp_path / "tall.dcm")
+    made = ultrasound(frames_THW, FrameTime="40", SequenceOfUltrasoundRegions=[region])
+    clip = save(made, tmp_path / "tall.dcm")
     half = "half => Math.abs(image.clientWidth / image.clientHeight - half) < 0.02"
     page = visit(f"{address}/clips.html", reduced_motion="reduce")
     page.locator("#files").set_input_files(clip)
@@ -277,6 +277,20 @@ def test_after_the_server_was_away_what_could_not_be_fetched_is_fetched(
     page.locator("#scrub").fill("25")
     expect(place).to_contain_text("26 of 30")
     expect(notice).to_be_hidden()
+
+
+def test_whoever_comes_back_to_the_page_sees_what_came_and_went_meanwhile(
+    visit: Visit, address: str
+) -> None:
+    page = visit(f"{address}/clips.html")
+    page.locator("#files").set_input_files(sample_path())
+    expect(page.locator("#ef-figure")).to_have_text(re.compile(r"^EF \d+ %$"))
+    gone = page.url.rpartition("#")[2]
+    page.request.delete(f"{address}/v1/clips/{gone}")
+    came = upload_of(page, sample_path())
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator(f"#list a[href='#{came}']")).to_have_count(1)
+    expect(page.locator(f"#list a[href='#{gone}']")).to_have_count(0)
 
 
 def test_what_comes_in_leaves_what_is_pressed_or_has_the_focus(
