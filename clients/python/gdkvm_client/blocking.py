@@ -69,13 +69,13 @@ def _wait(loop: asyncio.AbstractEventLoop, events: _Events) -> Event | None:
 @contextmanager
 def _event_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """Run an event loop in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="gdkvm-stream", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+    # The runner ends what is left over: tasks, generators, threads.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=loop.run_forever, name="gdkvm-stream", daemon=True)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
