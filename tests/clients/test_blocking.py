@@ -8,6 +8,9 @@ import signal, sys, threading
 import numpy as np
 from gdkvm_client import Frame, Hello, stream_blocking
 
+# A shell starts its background jobs deaf to Ctrl+C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def frames():
     # Nothing was answered: the program waits.
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
