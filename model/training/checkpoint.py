@@ -27,7 +27,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # torch's own words advise to read it in the way that executes what is in it.
+        told = error.strerror if isinstance(error, OSError) else None
+        reason = told or "it is no PyTorch file, cut short, or holds code"
         raise WeightsError(f"{path} is not a checkpoint of a training run: {reason}") from error
     for name, kind in PARTS.items():
         if not isinstance(saved, dict) or not isinstance(saved.get(name), kind):

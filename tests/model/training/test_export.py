@@ -191,8 +191,9 @@ def test_what_is_no_checkpoint_is_refused_and_named(
         torch.save([1, 2], path)
     elif content == "other":
         torch.save({"model_config": json.dumps({"network_size": 48}), "average": {}}, path)
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt is not a checkpoint"):
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt is not a checkpoint") as refusal:
         load_checkpoint(path)
+    assert "weights_only" not in refusal.value.message
 
 
 def test_weights_that_do_not_fit_their_shape_are_refused_and_the_first_is_named(
