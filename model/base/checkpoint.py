@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model.base.config import AlphaRule, BaseConfig
@@ -242,7 +242,7 @@ def write_weights(
             partial = Path(name) / weights.name
             # Copies, because safetensors refuses entries that share memory.
             dense = {k: v.clone(memory_format=torch.contiguous_format) for k, v in entries.items()}
-            save_file(dense, partial)
+            partial.write_bytes(save(dense))
             entry |= {"bytes": partial.stat().st_size, "sha256": file_sha256(partial)}
             entry |= {"config": config.to_json(), "source": dict(source)}
             described = partial.with_name(manifest.name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -166,7 +166,8 @@ def ship(
     folder.mkdir(parents=True, exist_ok=True)
     parameters, step = folder / f"{name}.safetensors", folder / f"{name}.onnx"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, parameters)
+    # What safetensors writes itself is for its owner alone, and nobody else could serve it.
+    parameters.write_bytes(save(tensors))
     sha256 = sha256_of(parameters)
     export_step(network, step, parameters_sha256=sha256)
     entry: dict[str, Any] = {

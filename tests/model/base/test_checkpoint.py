@@ -155,6 +155,13 @@ def test_weights_without_the_auxiliary_head_are_read(folder: Path) -> None:
     assert load_base(imported.manifest).aux_computer is None
 
 
+def test_whoever_may_read_a_users_files_may_read_what_was_imported(folder: Path) -> None:
+    published = bare_file(folder / "small.pth", thin_entries())
+    imported = import_checkpoint(published, folder)
+    for path in (imported.weights, imported.manifest):
+        assert path.stat().st_mode == published.stat().st_mode
+
+
 def test_entries_that_share_memory_are_read(folder: Path) -> None:
     entries = thin_entries()
     shared = torch.arange(8.0)

@@ -156,6 +156,14 @@ def test_the_manifest_names_files_checksums_and_licence(
     assert all(torch.equal(saved[name], value) for name, value in wanted.items())
 
 
+def test_whoever_may_read_a_users_files_may_read_what_was_exported(tiny_weights: Path) -> None:
+    written = tiny_weights / "as-any-file"
+    written.touch()
+    modes = {path.name: path.stat().st_mode for path in tiny_weights.iterdir()}
+    assert set(modes.values()) == {written.stat().st_mode}
+    written.unlink()
+
+
 def test_what_was_shipped_can_be_served_and_answers_its_self_test(tiny_weights: Path) -> None:
     predictor = load_predictor("tiny", folder=tiny_weights)
     assert len(predictor.model.self_test) == 9
