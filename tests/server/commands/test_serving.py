@@ -49,7 +49,12 @@ def test_the_routes_are_set_up_before_the_first_request(
 
         await stack(scope, receive, seen)
 
-    asyncio.run(warm_up(noted))
+    async def warmed_up() -> None:
+        # The application's own start and end, so that its files are closed.
+        async with made.app.router.lifespan_context(made.app):
+            await warm_up(noted)
+
+    asyncio.run(warmed_up())
     assert answers == [200]
 
 
