@@ -11,9 +11,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from socket import socket
+from socket import SHUT_RDWR, socket
 from socketserver import TCPServer
 from typing import Any
 
@@ -206,6 +207,7 @@ class Receiver:
                 self._forget(each)
         assoc, line, machine = event.assoc, event.assoc.dul.socket, event.assoc.dul.state_machine
         line.recv = partial(read_bounded, line)
+        line._shutdown_socket = partial(_hang_up, line)
         machine.do_action = partial(_act, assoc.dul, machine.do_action)
         assoc.dimse = Messages(assoc, self._store.room, self._limit)
 
@@ -287,6 +289,15 @@ class Receiver:
 def _divert(event: Any) -> None:
     """Keep what came whole in one unit where the longer ones are."""
     event.assoc.dimse.divert()
+
+
+def _hang_up(line: Any) -> None:
+    """Close an association's socket; pynetdicom leaves it open where the peer hung up first."""
+    held = line.socket
+    if held is not None:
+        with suppress(OSError):
+            held.shutdown(SHUT_RDWR)
+        held.close()
 
 
 def _act(dul: Any, act: Callable[[str], None], event: str) -> None:

@@ -1,5 +1,7 @@
 """What DCMTK's storescu is answered, and what no honest sender sends."""
 
+import errno
+import gc
 import socket
 import ssl
 import struct
@@ -139,6 +141,25 @@ def test_a_stranger_to_the_protocol_is_cut_off(pacs: Pacs, sent: bytes) -> None:
         line.sendall(sent)
         assert answer(line) in (0, 7)
     assert pacs.echo()
+
+
+def test_the_line_of_who_hung_up_first_is_closed(
+    pacs: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_gone(line: socket.socket, how: int) -> None:
+        """What shutdown(2) says where the other end is gone, which is a matter of chance."""
+        shut(line, how)
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    shut = socket.socket.shutdown
+    monkeypatch.setattr(socket.socket, "shutdown", find_gone)
+    with pacs.connect() as line:
+        line.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert answer(line) in (0, 7)
+    assert pacs.echo()
+    # A socket that nobody closed warns when it is collected, and the warning is an error here.
+    wait_until(lambda: not any("Acceptor" in each.name for each in threading.enumerate()))
+    gc.collect()
 
 
 @pytest.mark.parametrize(
