@@ -36,7 +36,7 @@ from model.training.look import apply_look, random_look
 from model.training.loop import parameter_groups
 from model.training.losses import total_loss
 from model.training.synthesis import (
-    CORRUPTIONS,
+    LOST_CONTACT,
     contraction,
     corrupt,
     draw_clip,
@@ -189,7 +189,7 @@ def add_bursts(
     kinds_T = np.full(len(images_THW), -1)
     t = int(rng.integers(*gap))
     while t < len(images_THW):
-        kind, end = int(rng.integers(CORRUPTIONS)), t + int(rng.integers(shortest, 11))
+        kind, end = int(rng.integers(LOST_CONTACT)), t + int(rng.integers(shortest, 11))
         for k in range(t, min(end, len(images_THW))):
             dark = np.zeros_like(images_THW[k])
             bad = random_corruption(kind, rng)

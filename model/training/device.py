@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.training.clips import LEVELS, Patient
-from model.training.synthesis import ClipPlan, Corruption, known_structures
+from model.training.synthesis import LOST_CONTACT, ClipPlan, Corruption, known_structures
 
 DETAIL_SIGMA_PX = 3.0
 BLUR_REACH_PX = 16
@@ -72,9 +72,10 @@ class DeviceSynthesis:
                 images_BTHW[b] = self._put(plan.negative_HW)
                 labels_BTNHW[b] = 0.0
                 labels_BTNHW[b, :, 0] = 1.0
-        presence_BT = self._floats([plan.presence() for plan in plans])
+        lv_BTHW = labels_BTNHW[:, :, 1].cpu().numpy()
+        presence = [plan.presence(lv_THW) for plan, lv_THW in zip(plans, lv_BTHW, strict=True)]
         known_BN = known_structures(plans, self._patients)
-        return DeviceBatch(images_BTHW, labels_BTNHW, presence_BT, known_BN)
+        return DeviceBatch(images_BTHW, labels_BTNHW, self._floats(presence), known_BN)
 
     def _hearts(self, plans: Sequence[ClipPlan], frames: int) -> tuple[Tensor, Tensor]:
         """Clean images_FHW in [0, 1] and labels_FNHW of all frames, clip after clip."""
@@ -161,8 +162,10 @@ def _spoil(kind: int, images_FHW: Tensor, values_F3: Tensor, seed: int) -> Tenso
     side = images_FHW.shape[-1]
     axis = torch.arange(side, device=images_FHW.device, dtype=torch.float32) / side
     rows, cols = torch.meshgrid(axis, axis, indexing="ij")
+    angle = torch.atan2(cols - 0.5, rows + 0.05)
+    if kind == LOST_CONTACT:
+        return torch.where(second * (angle - first) > 0, images_FHW * third, images_FHW)
     if kind == 1:
-        angle = torch.atan2(cols - 0.5, rows + 0.05)
         return torch.where((angle - first).abs() < second, images_FHW * third, images_FHW)
     if kind == 2:
         haze = first * torch.exp(-rows / second)

@@ -87,7 +87,7 @@ class Corruption(NamedTuple):
     """What is wrong with a bad frame.
 
     Attributes:
-        kind: 0 dark, 1 shadow wedge, 2 haze, 3 speckle, 4 gain jump, 5 blur.
+        kind: 0 dark, 1 shadow wedge, 2 haze, 3 speckle, 4 gain jump, 5 blur, 6 lost contact.
         values: of that kind, see ``random_corruption``.
         seed: of the speckle.
     """
@@ -97,13 +97,17 @@ class Corruption(NamedTuple):
     seed: int
 
 
-CORRUPTIONS = 6
+CORRUPTIONS = 7
+DARK, LOST_CONTACT = 0, 6
+MOST_HIDDEN = 0.25
+"""Share of the ventricle that lost contact may hide before the view counts as absent: an outline
+that is mostly made up is not to be measured."""
 
 
 def random_corruption(kind: int, rng: Generator) -> Corruption:
     """Draw one bad frame of a kind."""
     first, second, third = 0.0, 0.0, 0.0
-    if kind == 0:
+    if kind == DARK:
         first = 0.0 if rng.random() < 0.7 else 0.1
     elif kind == 1:
         first, second = rng.uniform(-0.5, 0.5), rng.uniform(0.08, 0.3)
@@ -114,18 +118,42 @@ def random_corruption(kind: int, rng: Generator) -> Corruption:
         first = float(rng.choice([0.25, 0.4, 1.8, 2.5]))
     elif kind == 5:
         first = rng.uniform(1.5, 4.0)
+    elif kind == LOST_CONTACT:
+        first, second = rng.uniform(-0.5, 0.5), float(rng.choice([-1.0, 1.0]))
+        third = max(0.0, rng.uniform(-0.1, 0.1))
     return Corruption(kind, (first, second, third), int(rng.integers(2**31)))
+
+
+def _angles(side: int) -> NDArray[np.float32]:
+    """Angle of every pixel from the middle line, seen from just above the image, in radians."""
+    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    return np.arctan2(cols - 0.5, rows + 0.05)
+
+
+def _out_of_contact(side: int, bad: Corruption) -> NDArray[np.bool_]:
+    """Where the frame shows nothing: on one side of a ray."""
+    return np.asarray(bad.values[1] * (_angles(side) - bad.values[0]) > 0)
+
+
+def _hides_view(bad: Corruption, lv_HW: NDArray[np.float32]) -> bool:
+    """Whether too little of the ventricle is left to see."""
+    if bad.kind != LOST_CONTACT:
+        return bad.kind == DARK
+    hidden = float(lv_HW[_out_of_contact(lv_HW.shape[0], bad)].sum())
+    return hidden > MOST_HIDDEN * float(lv_HW.sum())
 
 
 def corrupt(image_HW: NDArray[np.float32], bad: Corruption) -> NDArray[np.float32]:
     """The frame as it is seen."""
     side = image_HW.shape[0]
-    rows, cols = np.mgrid[0:side, 0:side].astype(np.float32) / side
     first, second, third = bad.values
     if bad.kind == 1:
-        angle = np.arctan2(cols - 0.5, rows + 0.05)
-        return image_HW * np.where(np.abs(angle - first) < second, third, 1.0).astype(np.float32)
+        is_dim_HW = np.abs(_angles(side) - first) < second
+        return image_HW * np.where(is_dim_HW, third, 1.0).astype(np.float32)
+    if bad.kind == LOST_CONTACT:
+        return image_HW * np.where(_out_of_contact(side, bad), third, 1.0).astype(np.float32)
     if bad.kind == 2:
+        rows = np.mgrid[0:side, 0:side][0].astype(np.float32) / side
         haze = first * np.exp(-rows / second)
         return np.asarray((image_HW + haze * (image_HW > 0)).clip(0.0, 1.0), np.float32)
     if bad.kind == 3:
@@ -162,11 +190,11 @@ class ClipPlan:
         shows_heart = self.negative_HW is None
         return patients[self.patient].known if shows_heart else (True, True, True)
 
-    def presence(self) -> NDArray[np.float32]:
-        """presence_T, 1 where the frame shows an apical view, else 0."""
+    def presence(self, lv_THW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """presence_T, 1 where the frame shows an apical view of the labelled ventricle, else 0."""
         seen_T = np.full(self.phi_T.size, self.negative_HW is None, np.float32)
         for t, bad in self.bad.items():
-            if bad.kind == 0:
+            if _hides_view(bad, lv_THW[t]):
                 seen_T[t] = 0.0
         return seen_T
 
@@ -256,5 +284,5 @@ def make_batch(
         else:
             images[b] = plan.negative_HW
             labels[b, :, 0] = 1.0
-    presence = np.stack([plan.presence() for plan in plans])
+    presence = np.stack([plan.presence(labels[b, :, 1]) for b, plan in enumerate(plans)])
     return Batch(images, labels, presence, known_structures(plans, patients))

@@ -10,8 +10,10 @@ from model.training.look import apply_look
 from model.training.synthesis import (
     CORRUPTIONS,
     Batch,
+    Corruption,
     contraction,
     corrupt,
+    draw_batch,
     make_batch,
     random_corruption,
     random_view,
@@ -100,9 +102,9 @@ def test_a_burst_leaves_the_first_frame_and_the_truth_alone(patients: list[Patie
         is_changed_T = (burst.images_BTHW != calm.images_BTHW).any(axis=(0, 2, 3))
         assert 1 <= is_changed_T.sum() <= 4
         changed += int(is_changed_T.sum())
-        # only what is black or all but black shows no heart
+        # what is black or all but black shows no heart
         is_dark_T = burst.images_BTHW.max(axis=(0, 2, 3)) <= 0.1 + 1e-6
-        np.testing.assert_array_equal(burst.presence_BT[0] == 0.0, is_dark_T)
+        assert not burst.presence_BT[0, is_dark_T].any()
     assert changed > 12
 
 
@@ -118,6 +120,24 @@ def test_a_corrupted_frame_is_an_image_unlike_the_clean_one(kind: int) -> None:
         assert not np.array_equal(bad, clean)
         if kind != 5:  # a blur alone carries light into the dark
             assert not bad[:, :8].any()
+
+
+@pytest.mark.parametrize(("kind", "second"), [(1, 3.0), (6, 1.0), (6, -1.0)])
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_a_view_is_absent_where_lost_contact_hides_a_quarter_of_the_ventricle(
+    patients: list[Patient], kind: int, second: float, share: float
+) -> None:
+    # Of a ventricle of 10 x 10 px one share lies on one side of the image's middle line, where the
+    # angle is 0, and the rest on the other.
+    lv_HW = np.zeros((48, 48), np.float32)
+    hidden = round(10 * share)
+    first = 24 - hidden if second < 0 else 25 - 10 + hidden
+    lv_HW[20:30, first : first + 10] = 1.0
+    bad = Corruption(kind, (0.0, second, 0.0), 0)
+    assert corrupt(lv_HW, bad).sum() == (pytest.approx(100 - 10 * hidden) if kind == 6 else 0.0)
+    plan = replace(draw_batch(patients, [], CONFIG, 0)[0], negative_HW=None, bad={1: bad})
+    is_hidden = kind == 6 and share > 0.25
+    assert plan.presence(np.stack([lv_HW] * 4)).tolist() == [1.0, float(not is_hidden), 1.0, 1.0]
 
 
 def test_a_look_is_gamma_gain_and_offset_on_lit_pixels_alone() -> None:
