@@ -45,7 +45,7 @@ def command(as_json: bool = False) -> Iterator[Terminal]:
             yield terminal
     except EchoError as error:
         terminal.refuse(error)
-        raise typer.Exit(FAILED) from None
+        sys.exit(FAILED)
 
 
 @contextmanager
@@ -368,7 +368,8 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the terminal's alphabet lacks is no reason not to say what was found.
         sys.stdout.reconfigure(errors="backslashreplace")
-    app()
+    with command():  # of what the parser says itself, such as --help
+        app()
 
 
 if __name__ == "__main__":

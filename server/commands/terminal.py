@@ -51,8 +51,11 @@ class Terminal:
         if self.as_json:
             # Also where it cannot be written, as to a full disk: then people are told.
             self._has_given = True
-            sys.stdout.write(json.dumps(_finite(document), allow_nan=False) + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(json.dumps(_finite(document), allow_nan=False) + "\n")
+                sys.stdout.flush()
+            except BrokenPipeError:
+                self.words.on_broken_pipe()  # ends as words do that nobody reads any more
 
     def refuse(self, error: EchoError) -> None:
         """Say what could not be done and why; to people where the document is out already."""

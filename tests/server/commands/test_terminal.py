@@ -48,19 +48,38 @@ def test_after_a_document_a_refusal_is_for_people_only(capsys: pytest.CaptureFix
     assert said.err == "Not done: there is no [/x] (not_found)\n"
 
 
+SAYING = [("weights", "--json"), ("weights",), ("--help",), ("segment", "--help"), ("keys",)]
+
+
+def gdkvm(words: tuple[str, ...], output: int) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "server.cli", *words],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_document_that_finds_no_room_is_a_refusal_in_one_line() -> None:
+@pytest.mark.parametrize("words", [*SAYING, ("segment", "no-such-file", "--json")])
+def test_what_finds_no_room_is_a_refusal_in_one_line(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "server.cli", "weights", "--json"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = gdkvm(words, full.fileno())
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("(storage_full)")
+
+
+@pytest.mark.parametrize("words", SAYING)
+def test_what_nobody_reads_any_more_ends_without_a_word(words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = gdkvm(words, writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_bar_takes_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
