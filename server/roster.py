@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from server.engine import Engine
 from server.errors import (
-    AdmissionError,
     DrainingError,
     EngineDeadError,
     FencedError,
@@ -22,6 +21,7 @@ from server.errors import (
 from server.keys import ApiKey
 from server.log import session_name
 from server.metrics import Metrics
+from server.places import Places
 from server.protocol import Drain, Hello, Ready
 from server.recording import Recorder
 from server.saver import Saver
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 RELEASE_TIMEOUT_S = 15.0
 """How long a resuming client waits for the socket before it to let go; a store may hang twice."""
-
-USUAL_FPS = 30.0
-"""Frames a second of a session, where one speaks of sessions in general."""
 
 SURVIVED = (IdleError, SlowReaderError, FencedError, DrainingError, SocketGoneError)
 """Ways to lose a socket that a session outlives."""
@@ -76,6 +73,7 @@ class Roster:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
         self._claimed: dict[str, asyncio.Event] = {}
+        self._places = Places(settings, engine, self._sessions, self._claimed)
         self.is_draining = False
         self.held_elsewhere: Callable[[str], int] = lambda _: 0
 
@@ -99,9 +97,8 @@ class Roster:
 
     @property
     def places(self) -> int:
-        """Sessions at USUAL_FPS that would be admitted together, at least one."""
-        by_rate = self._engine.pace.promised_fps / USUAL_FPS
-        return max(1, int(min(self._settings.max_sessions, by_rate)))
+        """Sessions that would be admitted together, at least one; see Places."""
+        return self._places.count
 
     @asynccontextmanager
     async def admit(self, hello: Hello, owner: Owner) -> AsyncIterator[tuple[Session, bool]]:
@@ -178,56 +175,24 @@ class Roster:
         return session
 
     def _open(self, hello: Hello, key: ApiKey | None) -> Session:
-        self._check_quota(key)
-        self._engine.check_rate(hello.fps, self._held_fps())
+        self._places.check_quota(key, self.held_elsewhere(key.name) if key else 0)
+        self._places.check_rate(hello.fps)
         session = Session(hello, self._engine.predictor(hello.model))
         # Nobody makes room for one who is refused for another reason.
-        self._make_room()
+        self._make_room(session.token)
         session.holder = _name(key)
         self._sessions[session.token] = session
         return session
 
-    def _check_quota(self, key: ApiKey | None) -> None:
-        """Refuse one session more than a key may hold, live and parked.
-
-        Raises:
-            AdmissionError: it holds as many.
-        """
-        if key is None or key.max_sessions is None:
-            return
-        held = sum(each.holder == key.name for each in self._staying())
-        held += self.held_elsewhere(key.name)
-        if held >= key.max_sessions:
-            raise AdmissionError(f"this key may hold {key.max_sessions} sessions and holds as many")
-
-    def _make_room(self) -> None:
+    def _make_room(self, token: str) -> None:
         """Let go of the session parked longest where there are too many; the store keeps it.
 
         Raises:
             AdmissionError: all are live.
         """
-        if len(self._staying()) < self._settings.max_sessions:
-            return
-        parked = next((each for each in self._sessions.values() if each.phase == "parked"), None)
-        if parked is None:
-            raise AdmissionError(
-                f"this server takes {self._settings.max_sessions} sessions and has as many"
-            )
-        self._forget(parked)
-
-    def _held_fps(self) -> float:
-        """Frames a second that the live sessions declared, together."""
-        live = [each for each in self._staying() if each.phase == "live"]
-        return sum(each.hello.fps or 0.0 for each in live)
-
-    def _staying(self) -> list[Session]:
-        """All but those that have their summary and are only being stored.
-
-        Who has read a summary may open the next session at once.
-        """
-        return [
-            each for each in self._sessions.values() if each.phase != "live" or not each.is_over
-        ]
+        parked = self._places.in_the_way(token)
+        if parked is not None:
+            self._forget(parked)
 
     async def _claim(self, hello: Hello, token: str, holder: str | None) -> Session:
         """Take over a session: from this process, a socket that still lives, or the store."""
@@ -236,11 +201,14 @@ class Roster:
         claimed = self._claimed[token] = asyncio.Event()
         try:
             here = await self._claim_here(hello, token, holder)
+            if here is None:
+                # Asked first: a session that is refused stays with the server that has it.
+                self._places.in_the_way(token)
             stored = await self._saver.claim(token, here, self._engine.predictor(hello.model))
             if stored is not here:
                 _check_fit(stored, hello, holder)
                 if here is None:
-                    self._make_room()
+                    self._make_room(token)
                 else:
                     self._forget(here)
         finally:

@@ -22,9 +22,9 @@ TREE = {
     "server": (
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",
         "export", "payload", "masks", "measures", "snapshots", "analysis", "answers", "session",
-        "recording", "tracing", "replay", "schedule", "pace", "engine", "saver", "roster", "stream",
-        "study", "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore", "guard",
-        "routes", "app", "local_ray", "batch", "fleet", "commands", "cli",
+        "recording", "tracing", "replay", "schedule", "pace", "engine", "saver", "places", "roster",
+        "stream", "study", "biplane", "artefacts", "clips", "dicomweb", "access", "audit", "cstore",
+        "guard", "routes", "app", "local_ray", "batch", "fleet", "commands", "cli",
     ),
 }  # fmt: skip
 """The files and folders of each package in the order of travel; each may import those before it."""

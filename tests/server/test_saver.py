@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,50 @@ async def test_a_session_comes_back_to_a_server_that_had_it_before(servers: Serv
         await back.say(beating(3))
         assert (await back.hear())["areas_px"]["atrium"] == 4
         await back.end()
+
+
+async def test_a_full_server_leaves_a_session_with_the_one_that_has_it(servers: Servers) -> None:
+    # The first server stores nothing but the beginning: the frames are in its memory alone.
+    first, full = servers.start(checkpoint_frames=0), servers.start(max_sessions=1)
+    async with first.talk() as talk:
+        for seq in range(3):
+            await talk.say(beating(seq))
+            await talk.hear()
+        async with full.talk() as other:
+            async with full.socket() as refused:
+                await refused.say_hello(resume=talk.ready["resume"])
+                (heard,), close = await refused.hear_all()
+            assert (heard["code"], heard["retryable"], close) == ("full", True, 1013)
+            assert heard["retry_after_s"] > 0
+            await other.end()
+        talk.abort()
+    await first.until_parked(talk.ready["session"])
+    async with first.talk(resume=talk.ready["resume"]) as back:
+        assert back.ready["last_seq"] == 2
+        await back.end()
+
+
+async def test_of_sessions_that_come_at_once_as_many_are_taken_as_there_are_places(
+    servers: Servers,
+) -> None:
+    first, second = servers.start(checkpoint_frames=0), servers.start(max_sessions=1)
+    async with AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(first.talk()) for _ in range(3)]
+        for talk in held:
+            await talk.say(beating(0))
+            await talk.hear()
+        comers = [await stack.enter_async_context(second.socket()) for _ in held]
+        for comer, talk in zip(comers, held, strict=True):
+            await comer.say_hello(resume=talk.ready["resume"])
+        answers = [await comer.hear() for comer in comers]
+        assert sorted(each.get("code", "ready") for each in answers) == ["full", "full", "ready"]
+        for answer, talk in zip(answers, held, strict=True):
+            if answer["type"] == "error":
+                talk.abort()
+                await first.until_parked(talk.ready["session"])
+                async with first.talk(resume=talk.ready["resume"]) as back:
+                    assert back.ready["last_seq"] == 0
+                    await back.end()
 
 
 async def test_the_session_of_a_dead_device_goes_on_elsewhere(servers: Servers) -> None:
