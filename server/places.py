@@ -86,10 +86,12 @@ class Places:
         )
 
     def _staying(self) -> list[Session]:
-        """All but those that have their summary and are only being stored.
+        """All but those that another server has, and those summed up that are only being stored.
 
         Who has read a summary may open the next session at once.
         """
         return [
-            each for each in self._sessions.values() if each.phase != "live" or not each.is_over
+            each
+            for each in self._sessions.values()
+            if not each.has_moved and (each.phase != "live" or not each.is_over)
         ]

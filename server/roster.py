@@ -163,6 +163,9 @@ class Roster:
             raise DrainingError("this server is going away; try another one")
         if not self._engine.is_alive:
             raise EngineDeadError("the server's network no longer answers; try another server")
+        if hello.resume not in self._sessions:
+            # What went elsewhere takes no place of one that comes.
+            await self.release_moved()
         if hello.resume is None:
             session = self._open(hello, owner.key)
         else:
@@ -268,6 +271,13 @@ class Roster:
         facts = {"session": session.name, "results": session.results, "dropped": session.dropped}
         logger.info("session ends", extra=facts)
         self._show()
+
+    async def release_moved(self) -> None:
+        """Let go of the sessions that other servers took up."""
+        held = [each for each in self._sessions.values() if each.token not in self._claimed]
+        for each in await self._saver.find_moved(held):
+            if each.owner is None:
+                self._forget(each)
 
     def _is_here(self, session: Session) -> bool:
         return self._sessions.get(session.token) is session

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -124,21 +124,43 @@ class Saver:
             return True
         if is_ours:
             session.saved_seq = seq
-        elif session.owner is not None:
-            session.owner.fence()
+        else:
+            self._note_moved(session)
         return is_ours
 
     async def save(self, session: Session) -> bool:
         """Take and store a snapshot, and wait for it; see ``_write``."""
         if session.token in self._writes:
             await asyncio.wait([self._writes[session.token]])
-        if session.lease is None or session.is_saved:
+        if session.lease is None:
             return True
+        if session.is_saved:
+            return not await self.find_moved([session])
         seq, blob = session.last_seq, await self._run(session.snapshot)
         if blob is None:
             logger.warning("too much video since a key frame to keep a session elsewhere")
             return True
         return await self._write(session, seq, blob)
+
+    async def find_moved(self, sessions: Iterable[Session]) -> list[Session]:
+        """Those sessions of this server that another one has taken up since; their sockets end."""
+        leases = {each.lease: each for each in sessions if each.lease is not None}
+        if self._keeper is None or not leases:
+            return []
+        try:
+            moved = [leases[lease] for lease in await self._keeper.find_moved(list(leases))]
+        except StoreError as error:
+            logger.error("sessions could not be looked up", extra={"why": error.message})
+            return []
+        for each in moved:
+            self._note_moved(each)
+        return moved
+
+    @staticmethod
+    def _note_moved(session: Session) -> None:
+        session.has_moved = True
+        if session.owner is not None:
+            session.owner.fence()
 
     async def end(self, session: Session) -> None:
         """Say in the store that a session has ended: nobody goes on with it."""

@@ -150,6 +150,7 @@ class Session:
     Attributes:
         holder: name of the key that opened it, the only one that may resume it.
         lease: the right to write its snapshot, None where none is kept.
+        has_moved: another server took it up, so that it counts here no longer.
         witness: writes down what it does, None where nobody does.
         trace: follows its frames while it has a socket, None where nobody does.
         saved_seq: the last frame whose answer a snapshot holds, None before any.
@@ -175,13 +176,12 @@ class Session:
         self.owner: Owner | None = None
         self.holder: str | None = None
         self.lease: Lease | None = None
+        self.has_moved = False
         self.witness: Witness | None = None
         self.trace: Trace | None = None
         self.last_seq: int | None = None
         self.saved_seq: int | None = None
-        self.unsaved = 0
-        self.results = 0
-        self.dropped = 0
+        self.unsaved = self.results = self.dropped = 0
         self.opened_s = time.time()
         self._decoder = PayloadDecoder(hello.codec, hello.size)
         region = hello.region and Region(*hello.region)

@@ -1,5 +1,6 @@
 """What every replica shows of itself, in Redis, so that any of them can answer for the fleet."""
 
+import asyncio
 import json
 import logging
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import Any
 import redis
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 
+from server.app import Parts
 from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -103,6 +105,24 @@ def to_listing(posts: Posts) -> list[dict[str, Any]]:
         for replica, post in posts.items()
         for session in post["sessions"]
     ]
+
+
+def shown_of(parts: Parts) -> dict[str, Any]:
+    """What this replica shows of itself now; see Posts."""
+    return {
+        "metrics": families_of(parts.metrics),
+        "sessions": parts.roster.listing(),
+        "holders": parts.roster.holders(),
+    }
+
+
+async def keep_posting(board: Board, parts: Parts) -> None:
+    """Show this replica to the others, and look at them, for ever."""
+    while True:
+        await parts.roster.release_moved()
+        await asyncio.to_thread(board.post, shown_of(parts))
+        await asyncio.to_thread(board.count_others)
+        await asyncio.sleep(POST_S)
 
 
 class _Merged:

@@ -11,7 +11,7 @@ from ray import serve
 
 from server.app import Parts, create_app
 from server.errors import SettingsError
-from server.fleet.board import POST_S, TEXT_TYPE, Board, Posts, families_of, to_listing, to_text
+from server.fleet.board import TEXT_TYPE, Board, Posts, keep_posting, shown_of, to_listing, to_text
 from server.fleet.leaving import drain_when_told
 from server.fleet.pressure import Pressure
 from server.fleet.shape import fleet_settings
@@ -89,23 +89,6 @@ def fleet_routes(board: Board, parts: Parts) -> APIRouter:
 def _posts(board: Board, parts: Parts) -> Posts:
     """What all replicas show, this one as it is now."""
     return {**board.read(), board.replica: shown_of(parts)}
-
-
-def shown_of(parts: Parts) -> dict[str, Any]:
-    """What this replica shows of itself now; see Posts."""
-    return {
-        "metrics": families_of(parts.metrics),
-        "sessions": parts.roster.listing(),
-        "holders": parts.roster.holders(),
-    }
-
-
-async def keep_posting(board: Board, parts: Parts) -> None:
-    """Show this replica to the others, and look at them, for ever."""
-    while True:
-        await asyncio.to_thread(board.post, shown_of(parts))
-        await asyncio.to_thread(board.count_others)
-        await asyncio.sleep(POST_S)
 
 
 def _assigned_threads() -> int | None:

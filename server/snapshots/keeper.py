@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -85,6 +85,14 @@ class Keeper:
             raise
         self._metrics.snapshots.labels("saved" if is_ours else "fenced").inc()
         return is_ours
+
+    async def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those leases whose sessions somebody else took over.
+
+        Raises:
+            StoreError: the store cannot be asked.
+        """
+        return await self._run(self._store.find_moved, leases)
 
     def _write(self, lease: Lease, blob: bytes | None, ttl_s: float) -> bool:
         started_s = time.perf_counter()

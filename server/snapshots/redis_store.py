@@ -1,6 +1,6 @@
 """Snapshots in Redis: for several machines that share the load. Needs the extra ``redis``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import redis
@@ -59,6 +59,16 @@ class RedisStore:
         with _our_errors():
             found = self._claim(keys=[PREFIX + name], args=[_to_ms(ttl_s)])
         return None if found is None else Held(Lease(name, found[0]), found[1] or None)
+
+    def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those whose sessions somebody claimed; see SnapshotStore."""
+        with _our_errors():
+            asked = self._redis.pipeline(transaction=False)
+            for lease in leases:
+                asked.hget(PREFIX + lease.name, "epoch")
+            epochs = asked.execute()
+        pairs = zip(leases, epochs, strict=True)
+        return [lease for lease, epoch in pairs if epoch is not None and int(epoch) != lease.epoch]
 
     def close(self) -> None:
         """Let go of the sockets."""

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,7 @@ _CLAIM = """
 UPDATE snapshots SET epoch = epoch + 1, expires_s = max(expires_s, ?2)
 WHERE name = ?1 AND expires_s >= ?3 RETURNING epoch, stored
 """
+_MOVED = "SELECT 1 FROM snapshots WHERE name = ?1 AND epoch <> ?2 AND expires_s >= ?3"
 _PURGE = "DELETE FROM snapshots WHERE expires_s < ?1"
 
 
@@ -75,6 +76,14 @@ class SqliteStore:
         with _our_errors(self._path):
             found = self._connection.execute(_CLAIM, (name, now_s + ttl_s, now_s)).fetchall()
         return Held(Lease(name, found[0][0]), found[0][1]) if found else None
+
+    def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those whose sessions somebody claimed; see SnapshotStore."""
+        now_s, ask = time.time(), self._connection.execute
+        with _our_errors(self._path):
+            return [
+                each for each in leases if ask(_MOVED, (each.name, each.epoch, now_s)).fetchone()
+            ]
 
     def close(self) -> None:
         """Let go of the file."""

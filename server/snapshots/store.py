@@ -1,5 +1,6 @@
 """The one interface of what keeps snapshots beyond a process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +54,9 @@ class SnapshotStore(Protocol):
         Returns:
             None where nothing is kept under this name, or no longer.
         """
+
+    def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Those leases that no longer write, since somebody claimed their sessions."""
 
     def close(self) -> None:
         """Let go of files and sockets."""

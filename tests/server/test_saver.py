@@ -1,6 +1,7 @@
 """Sessions that another server takes up, what it may not take up, and what a broken store costs."""
 
 import asyncio
+import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.server.live import CRASH, Live, beating, flat, live_server, until
 
 KEY = "5a" * 32
+SECRET = "gdkvm_of_a_cart"
 
 
 class Servers:
@@ -135,6 +137,49 @@ async def test_of_sessions_that_come_at_once_as_many_are_taken_as_there_are_plac
                 async with first.talk(resume=talk.ready["resume"]) as back:
                     assert back.ready["last_seq"] == 0
                     await back.end()
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_session_that_another_server_took_up_counts_no_longer_where_it_was(
+    servers: Servers, is_cut: bool
+) -> None:
+    keys = servers.folder / "keys"
+    keys.write_text(f"{hashlib.sha256(SECRET.encode()).hexdigest()} name=cart max_sessions=1\n")
+    bearer = {"Authorization": f"Bearer {SECRET}"}
+    first, second = (servers.start(api_keys_file=keys, checkpoint_frames=0) for _ in range(2))
+    async with first.socket(**bearer) as old, second.socket(**bearer) as new:
+        await old.say_hello()
+        ready = await old.hear()
+        await old.say(beating(0))
+        await old.hear()
+        if is_cut:
+            old.abort()
+            await first.until_parked(ready["session"])
+        await new.say_hello(resume=ready["resume"])
+        assert (await new.hear())["resumed"]
+        async with first.socket(**bearer) as another:
+            await another.say_hello()
+            begun = await another.hear()
+            assert begun["type"] == "ready", begun
+            if not is_cut:
+                heard, close = await old.hear_all()
+                assert (heard[-1]["code"], close) == ("fenced", 4001)
+            await first.until_sessions(1)
+            await another.end()
+        await new.end()
+
+
+async def test_a_session_is_not_parked_where_another_server_took_it_up(servers: Servers) -> None:
+    first, second = servers.start(), servers.start()
+    async with first.talk() as old:
+        await old.say(beating(0))
+        await old.hear()
+        (session,) = first.server.parts.roster._sessions.values()
+        await until(lambda: session.is_saved)
+        async with second.talk(resume=old.ready["resume"]) as new:
+            old.abort()
+            await first.until_sessions(0)
+            await new.end()
 
 
 async def test_the_session_of_a_dead_device_goes_on_elsewhere(servers: Servers) -> None:

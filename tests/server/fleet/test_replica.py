@@ -10,12 +10,13 @@ import pytest
 
 from server.errors import DrainingError, SettingsError, WireCodes
 from server.fleet.autoscaler import FleetPolicy
+from server.fleet.board import keep_posting
 from server.fleet.leaving import drain_when_told
 from server.fleet.pressure import CAPACITY, LATE_SHARE, SESSIONS, Pressure
 from server.fleet.shape import fleet_settings
 from server.metrics import Metrics
 from server.settings import Settings
-from tests.server.live import beating, live_server
+from tests.server.live import beating, live_server, until
 
 SHARED = "redis://127.0.0.1:6379/0"
 
@@ -129,3 +130,25 @@ async def test_a_fleet_that_shrinks_loses_no_session_and_no_frame(tmp_path: Path
                 # The phantom network counts the frames that its memory has seen.
                 assert (await again.hear())["areas_px"]["atrium"] == answered + 1
                 await again.end()
+
+
+async def test_a_replica_lets_go_of_a_session_that_another_one_took_up(tmp_path: Path) -> None:
+    shared: dict[str, Any] = {"snapshot_store": str(tmp_path / "sessions.sqlite"), "resume_s": 600}
+    with (
+        live_server(tmp_path / "1", **shared) as first,
+        live_server(tmp_path / "2", **shared) as second,
+    ):
+        async with first.talk() as moves, first.talk() as stays:
+            moves.abort()
+            await first.until_sessions(1, parked=1)
+            async with second.talk(resume=moves.ready["resume"]) as moved:
+                posts: list[dict[str, Any]] = []
+                board: Any = SimpleNamespace(post=posts.append, count_others=lambda: None)
+                posting = keep_posting(board, first.server.parts)
+                task = asyncio.run_coroutine_threadsafe(posting, first.loop)
+                await until(lambda: len(posts) > 0)
+                task.cancel()
+                names = [[each["session"] for each in post["sessions"]] for post in posts[:1]]
+                assert names == [[stays.ready["session"]]], "it is never shown twice"
+                await moved.end()
+            await stays.end()

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,6 +29,9 @@ class Hanging:
     def claim(self, name: str, ttl_s: float) -> Held | None:
         self.asked += 1
         return None
+
+    def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
+        return []
 
     def close(self) -> None:
         return

@@ -93,6 +93,21 @@ def test_after_a_claim_the_old_lease_writes_nothing(open_one: Open, lease: Lease
     assert not new.put(held.lease, b"stale", LONG_S)
 
 
+def test_a_lease_has_moved_once_somebody_claimed_its_session(open_one: Open, lease: Lease) -> None:
+    old, new = open_one(), open_one()
+    stays, unknown = Lease(f"{lease.name} stays", 1), Lease(f"{lease.name} was never stored", 1)
+    for each in (lease, stays):
+        old.put(each, b"blob", LONG_S)
+    asked = [stays, lease, unknown]
+    assert old.find_moved(asked) == []
+    held = new.claim(lease.name, LONG_S)
+    assert held is not None
+    assert old.find_moved(asked) == [lease]
+    assert new.find_moved([held.lease]) == []
+    new.put(held.lease, None, LONG_S)
+    assert old.find_moved(asked) == [lease], "what has ended there does not come back here"
+
+
 def test_of_many_that_claim_at_once_exactly_one_may_write(open_one: Open, lease: Lease) -> None:
     open_one().put(lease, b"first", LONG_S)
     found: list[Lease] = []
