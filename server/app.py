@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
+from starlette.types import Scope
 
 from model import EchoError, load_predictor
 from server.access import Pacer, TicketOffice, Tickets
@@ -70,6 +72,9 @@ NO_TELEMETRY: "TelemetryConfig" = {
     "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
 }  # fmt: skip
 """FastAPI's own would tell paths and exceptions; what leaves this machine is said in tracing.py."""
+
+METHODS = ("GET", "POST", "PATCH", "DELETE")
+"""What some path here takes; HEAD is answered as GET is."""
 
 MIN_WORKERS = 2
 """While the network reads one frame, another one is decoded or measured."""
@@ -290,10 +295,15 @@ def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
         return answer(BadRequestError(f"{place}: {first['msg']}"))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        if error.status_code == 405:
-            return answer(MethodError("this path does not take this method"))
-        if error.status_code == 404:
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code in (404, 405):
+            allowed = ", ".join(methods_of(app, request.scope)) or (error.headers or {}).get(
+                "Allow"
+            )
+            if allowed and request.method not in allowed.split(", "):
+                refusal = answer(MethodError(f"this path takes {allowed}, not {request.method}"))
+                refusal.headers["Allow"] = allowed
+                return refusal
             return answer(NotFoundError("nothing is here; /docs lists what there is"))
         return answer(BadRequestError(str(error.detail)))
 
@@ -301,3 +311,18 @@ def add_error_answers(app: FastAPI, metrics: Metrics) -> None:
     async def unexpected(_: Request, __: Exception) -> Response:
         # The server that runs this app logs the exception.
         return answer(EngineError("this request failed; the fault is ours"))
+
+
+def methods_of(app: FastAPI, scope: Scope) -> list[str]:
+    """The methods that a path takes; none where nothing is.
+
+    Source:
+        RFC 9110 section 15.5.6.
+    """
+    routes = [each for each in app.routes if not isinstance(each, Mount)]
+    found = [
+        method
+        for method in METHODS
+        if any(each.matches({**scope, "method": method})[0] is Match.FULL for each in routes)
+    ]
+    return ["GET", "HEAD", *found[1:]] if "GET" in found else found

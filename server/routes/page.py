@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
+from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -69,8 +70,10 @@ class PageFiles(StaticFiles):
     """The page's files, each under the page's policy and asked for anew after an upgrade."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer with one file."""
-        response = await super().get_response(NAMED.get(path, path), scope)
+        """Answer with one file; what is not here takes no method at all."""
+        response = await super().get_response(NAMED.get(path, path), {**scope, "method": "GET"})
+        if scope["method"] != "GET":
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Cache-Control"] = "no-cache"
         response.headers["Referrer-Policy"] = "no-referrer"

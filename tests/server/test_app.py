@@ -61,6 +61,7 @@ async def test_a_live_session_is_listed(live: Live) -> None:
         ("POST", "/v1/clips?view=A7C", 400, "bad_request"),
         ("POST", "/readyz", 405, "method_not_allowed"),
         ("DELETE", "/metrics", 405, "method_not_allowed"),
+        ("POST", "/v1/clip", 404, "not_found"),
     ],
 )
 def test_a_refusal_is_a_problem_document(
@@ -72,6 +73,31 @@ def test_a_refusal_is_a_problem_document(
     assert set(problem) == {"type", "title", "status", "detail", "code"}
     assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
     assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/clips", {"GET", "HEAD", "POST"}),
+        ("OPTIONS", "/v1/clips", {"GET", "HEAD", "POST"}),
+        ("PATCH", "/v1/clips/nothing", {"GET", "HEAD", "DELETE"}),
+        ("GET", "/v1/biplane", {"POST"}),
+        ("HEAD", "/v1/biplane", {"POST"}),
+        ("GET", "/v1/clips/nothing/frames/0", {"PATCH"}),
+        ("POST", "/livez", {"GET", "HEAD"}),
+        ("POST", "/", {"GET", "HEAD"}),
+        ("DELETE", "/gdkvm.js", {"GET", "HEAD"}),
+    ],
+)
+def test_whoever_asks_by_the_wrong_method_is_told_the_right_ones(
+    live: Live, method: str, path: str, allowed: set[str]
+) -> None:
+    # RFC 9110 section 15.5.6: "The origin server MUST generate an Allow header field".
+    answer = live.http.request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+    if method != "HEAD":
+        assert answer.json()["code"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/", "/v1/clips/nothing"])
