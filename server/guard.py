@@ -35,6 +35,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 PROBLEM = "application/problem+json"
 REQUEST_ID = "X-Request-ID"
+_PART = re.compile(rb"(\d{1,18})-(\d{0,18})|-\d{1,18}")
 _REQUEST_NAME = re.compile("[A-Za-z0-9_-]{8,64}")
 
 SECURITY_HEADERS = {
@@ -104,7 +105,7 @@ class Guard:
         request_name.set(name := _request_name(headers))
         send = _with_headers(scope, send, name)
         if scope["path"] in PROBES:
-            await self._app(_as_get(scope), receive, send)
+            await self._app(_plain(scope), receive, send)
             return
         try:
             key = await self._admit(scope, headers)
@@ -182,7 +183,7 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(_as_get(scope), counted, noted)
+            await self._app(_plain(scope), counted, noted)
         finally:
             if scope_of(scope["path"]) == "upload" and not is_public(scope["path"]):
                 record.write(scope)
@@ -279,13 +280,30 @@ def _place(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def _as_get(scope: Scope) -> Scope:
-    """HEAD is answered as GET is; whatever runs this app leaves out the body.
+def _plain(scope: Scope) -> Scope:
+    """HEAD as GET, whose body the server leaves out; and no Range that names no part of a file.
 
     Source:
-        RFC 9110 section 9.3.2.
+        RFC 9110 sections 9.3.2, and 14.2: such a Range is passed over, and the whole is sent.
     """
-    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+    if scope.get("method") == "HEAD":
+        scope = {**scope, "method": "GET"}
+    headers = scope["headers"]
+    kept = [(name, value) for name, value in headers if name != b"range" or _names_parts(value)]
+    return scope if len(kept) == len(headers) else {**scope, "headers": kept}
+
+
+def _names_parts(value: bytes) -> bool:
+    """Whether a Range header is one of bytes.
+
+    Source:
+        RFC 9110 sections 5.6.1.2, 14.1.1 and 14.1.2.
+    """
+    unit, _, listed = value.partition(b"=")
+    parts = [part for part in (each.strip(b" \t") for each in listed.split(b",")) if part]
+    found = [_PART.fullmatch(part) for part in parts]
+    is_whole = all(each and not (each[2] and int(each[2]) < int(each[1])) for each in found)
+    return unit.lower() == b"bytes" and bool(parts) and is_whole
 
 
 def _acts(scope: Scope) -> bool:

@@ -156,6 +156,42 @@ def test_a_player_may_ask_for_a_part_of_the_overlay(served: Served, stored: str)
     assert (part.status_code, part.content) == (206, whole[100:200])
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["items=0-5", "bytes=one-two", "bytes=5-2", "bytes=", "bytes", "bytes=--5", "bytes=1_0-20",
+     "bytes=0-1,x", f"bytes={'9' * 5000}-", "bytes=\xb2-3"],
+)  # fmt: skip
+def test_a_range_that_names_no_part_is_answered_with_the_whole(
+    served: Served, stored: str, said: str
+) -> None:
+    # RFC 9110 section 14.2: an unknown unit must, an invalid set of ranges may be ignored.
+    whole = served.http.get(f"{stored}/overlay.mp4")
+    answer = served.http.get(f"{stored}/overlay.mp4", headers=[(b"Range", said.encode("latin-1"))])
+    assert (answer.status_code, answer.content) == (200, whole.content)
+    assert "Content-Range" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("said", "start", "stop"),
+    [("bytes=0-0", 0, 1), ("Bytes=7-", 7, None), ("bytes=-5", -5, None), ("bytes= ,3-9,", 3, 10)],
+)
+def test_a_range_is_read_as_the_standard_writes_it(
+    served: Served, stored: str, said: str, start: int, stop: int | None
+) -> None:
+    # RFC 9110 sections 5.6.1.2 (empty elements of a list) and 14.1.2.
+    whole = served.http.get(f"{stored}/overlay.mp4").content
+    part = served.http.get(f"{stored}/overlay.mp4", headers={"Range": said})
+    assert (part.status_code, part.content) == (206, whole[start:stop])
+
+
+def test_a_part_beyond_the_end_is_refused_with_the_length(served: Served, stored: str) -> None:
+    # RFC 9110 section 15.5.17; by it curl tells that a download was complete already.
+    length = len(served.http.get(f"{stored}/overlay.mp4").content)
+    answer = served.http.get(f"{stored}/overlay.mp4", headers={"Range": f"bytes={length}-"})
+    assert answer.status_code == 416
+    assert answer.headers["Content-Range"] == f"bytes */{length}"
+
+
 def test_the_listing_says_every_clip_oldest_first(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: bytes
 ) -> None:
