@@ -88,7 +88,7 @@ def analyse_clip(  # noqa: PLR0913 (all but two have a default)
         analysis.finish()
         chosen = view or clip.view or assumed_view
         ef = withhold(analysis.ef, clip, chosen)
-        findings = Findings(frames, analysis.beats, ef, chosen)
+        findings = Findings(frames, analysis.beats, ef, chosen, spacing_mm=clip.spacing_mm)
         return Study(document_of(clip, findings, predictor), findings, clip.size)
 
 

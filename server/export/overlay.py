@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from server.edits import Edit
 from server.export.curve import Box, Mark, VolumeCurve
 from server.export.film import NOMINAL_FPS, open_film, starts_s
 from server.export.pen import NOTICE, PAGE, PANEL, SOFT, STRUCTURE_COLOURS, TEXT, Canvas, Pen
+from server.export.scale import Scale
 from server.export.words import ef_headline, ef_lines, quality_in_words
 
 RESEARCH_ONLY = "Research use only"
@@ -52,6 +52,7 @@ class Findings:
         ef: of the whole clip.
         view: such as "A4C", None where unknown.
         edits: every correction of an outline, in order.
+        spacing_mm: row and column spacing, None where unknown.
     """
 
     frames: Sequence[MeasuredFrame]
@@ -59,6 +60,7 @@ class Findings:
     ef: EjectionFraction
     view: str | None = None
     edits: Sequence[Edit] = ()
+    spacing_mm: tuple[float, float] | None = None
 
     @property
     def revision(self) -> int:
@@ -75,30 +77,27 @@ class Layout:
     """Where things are on the canvas, in pixels; width and height are even.
 
     Attributes:
-        scale: canvas pixels per source pixel.
+        scale: from source pixels to those of the image.
         image: where the frame is.
     """
 
     width: int
     height: int
-    scale: float
+    scale: Scale
     image: Box
 
     @classmethod
-    def of(cls, rows: int, columns: int) -> "Layout":
-        """Fit a source image of this size."""
-        longer = max(rows, columns)
-        scale = min(max(longer, LEAST_SIDE_PX), MOST_SIDE_PX) / longer
-        shown = (round(columns * scale), round(rows * scale))
-        width = max(LEAST_WIDTH_PX, shown[0] + shown[0] % 2)
-        height = BAR_PX + shown[1] + STRIP_PX + PANEL_PX
-        image = Box((width - shown[0]) // 2, BAR_PX, *shown)
+    def of(cls, rows: int, columns: int, spacing_mm: tuple[float, float] | None = None) -> "Layout":
+        """Fit a source image of this size, whose pixels have this one."""
+        scale = Scale.of((rows, columns), spacing_mm, LEAST_SIDE_PX, MOST_SIDE_PX)
+        width = max(LEAST_WIDTH_PX, scale.width + scale.width % 2)
+        height = BAR_PX + scale.height + STRIP_PX + PANEL_PX
+        image = Box((width - scale.width) // 2, BAR_PX, scale.width, scale.height)
         return cls(width, height + height % 2, scale, image)
 
     def to_canvas(self, points_P2: NDArray[np.float32]) -> NDArray[np.float64]:
         """Map (row, column) source points to (x, y); pixel centres are whole numbers in both."""
-        scaled_P2 = (points_P2[:, ::-1].astype(np.float64) + 0.5) * self.scale - 0.5
-        return scaled_P2 + np.array([self.image.x, self.image.y])
+        return self.scale.points(points_P2) + np.array([self.image.x, self.image.y])
 
 
 def write_overlay(path: Path, frames: Iterable[Frame], findings: Findings) -> None:
@@ -129,7 +128,7 @@ def pictures(frames: Iterable[Frame], findings: Findings) -> Iterator[tuple[Canv
     """
     sheet: _Sheet | None = None
     for index, frame in enumerate(frames):
-        sheet = sheet or _Sheet(Layout.of(*frame.pixels_HW.shape), findings)
+        sheet = sheet or _Sheet.of(frame, findings)
         yield sheet.picture(index, frame), *sheet.timing(index)
 
 
@@ -142,7 +141,7 @@ def picture_at(frames: Iterable[Frame], findings: Findings, index: int) -> Canva
         index: its place in the clip.
     """
     frame = next(islice(frames, index, None))
-    return _Sheet(Layout.of(*frame.pixels_HW.shape), findings).picture(index, frame)
+    return _Sheet.of(frame, findings).picture(index, frame)
 
 
 class _Sheet:
@@ -161,6 +160,12 @@ class _Sheet:
         places, unit = (times_s, " s") if times_s else (range(1, count + 1), "")
         self._curve = VolumeCurve(panel, readings, places, unit, self._marks)
         self._page = self._blank_page()
+
+    @classmethod
+    def of(cls, frame: Frame, findings: Findings) -> "_Sheet":
+        """Begin with a page for frames of this size."""
+        rows, columns = frame.pixels_HW.shape
+        return cls(Layout.of(rows, columns, findings.spacing_mm), findings)
 
     def timing(self, index: int) -> tuple[float, float]:
         """Start and duration of a picture in seconds; the last lasts as long as the one before."""
@@ -205,9 +210,7 @@ class _Sheet:
             pen.text(line, _MARGIN, top + 102 + 19 * number, 14, TEXT)
 
     def _draw_image(self, pen: Pen, frame: Frame) -> None:
-        box = self.layout.image
-        way = cv2.INTER_AREA if self.layout.scale < 1 else cv2.INTER_CUBIC
-        scaled_HW = cv2.resize(frame.pixels_HW, (box.width, box.height), interpolation=way)
+        box, scaled_HW = self.layout.image, self.layout.scale.picture(frame.pixels_HW)
         pen.canvas[box.y : box.y + box.height, box.x : box.x + box.width] = scaled_HW[..., None]
 
     def _draw_outlines(self, pen: Pen, reading: Reading) -> None:

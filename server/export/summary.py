@@ -17,6 +17,7 @@ from server.export.objects import NOTICE
 from server.export.overlay import Findings
 from server.export.pen import STRUCTURE_COLOURS, Canvas, Pen
 from server.export.plot import Curve, Event, draw_curve
+from server.export.scale import Scale
 from server.export.structured import chosen_beat, why_uncounted
 from server.export.words import (
     FIGURES,
@@ -107,15 +108,12 @@ def _places(findings: Findings) -> list[int]:
 
 def _still(frame: Frame, findings: Findings, index: int) -> bytes:
     rows, columns = frame.pixels_HW.shape
-    scale = _STILL_PX / max(rows, columns)
-    size = (round(columns * scale), round(rows * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    grey_HW = cv2.resize(frame.pixels_HW, size, interpolation=way)
-    canvas: Canvas = np.repeat(grey_HW[..., None], 3, axis=2).astype(np.uint8)
+    scale = Scale.of((rows, columns), findings.spacing_mm, _STILL_PX, _STILL_PX)
+    canvas: Canvas = np.repeat(scale.picture(frame.pixels_HW)[..., None], 3, axis=2)
     pen = Pen(canvas)
     for name, colour in STRUCTURE_COLOURS.items():
         for line_P2 in findings.frames[index].reading.contours.get(name, ()):
-            pen.line((line_P2[:, ::-1].astype(np.float64) + 0.5) * scale - 0.5, colour, 2)
+            pen.line(scale.points(line_P2), colour, 2)
     return cv2.imencode(".jpg", np.ascontiguousarray(canvas[..., ::-1]), _QUALITY)[1].tobytes()
 
 
