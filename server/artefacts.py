@@ -212,20 +212,27 @@ def anonymous_name(name: str) -> str:
     return f"{stem}{MARK}.{ending}"
 
 
-def write_all(folder: Path, material: Material) -> list[str]:
+def write_all(folder: Path, material: Material) -> dict[str, list[str]]:
     """Write every file that this clip can have.
 
     Returns:
-        The names of those that it cannot: what refers to a DICOM object needs one.
+        The names of those that it cannot have, by the reason.
     """
-    missing = []
+    missing: dict[str, list[str]] = {}
     for name, artefact in ARTEFACTS.items():
         try:
-            artefact.write(folder / name, material)
-        except BaseException as error:
-            # Half a file would look like one.
-            (folder / name).unlink(missing_ok=True)
-            if not isinstance(error, NotAvailableError):
-                raise
-            missing.append(name)
+            with _whole_or_none(folder / name) as path:
+                artefact.write(path, material)
+        except NotAvailableError as error:
+            missing.setdefault(error.message, []).append(name)
     return missing
+
+
+@contextmanager
+def _whole_or_none(path: Path) -> Iterator[Path]:
+    """Leave no file behind that was broken off: half a file would look like one."""
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

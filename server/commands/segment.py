@@ -72,19 +72,25 @@ def segment_one(
     with terminal.progress(path.name) as bar:
         study = analyse_clip(path, predictor, view=view, progress=bar.show, labels=labels)
     if folder is not None and labels is not None:
-        write_files(folder, Material(path, study, labels, predictor.model))
+        missing = write_files(folder, Material(path, study, labels, predictor.model))
+        for why, names in missing.items():
+            terminal.note(f"{path.name}: no {' or '.join(names)}: {why}")
     for line in lines_of(path, study):
         terminal.say(line)
     return study.document
 
 
-def write_files(folder: Path, material: Material) -> None:
-    """Write the result of one clip, its masks, and every file that the server would make of it."""
+def write_files(folder: Path, material: Material) -> dict[str, list[str]]:
+    """Write the result of one clip, its masks, and every file that the server would make of it.
+
+    Returns:
+        The names of those that it cannot have, by the reason.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     study = material.study
     (folder / "result.json").write_text(json.dumps(study.document, indent=1) + "\n")
     write_masks(folder / "masks.npz", study, list(material.labels))
-    write_all(folder, material)
+    return write_all(folder, material)
 
 
 def lines_of(path: Path, study: Study) -> list[str]:

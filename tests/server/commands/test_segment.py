@@ -11,6 +11,7 @@ import server.commands.segment
 from server.artefacts import ARTEFACTS
 from server.cli import app
 from server.commands.segment import folders_of
+from server.export.film import open_film
 from server.study import analyse_clip
 from tests.server.phantom import grey_predictor, phantom_clip
 
@@ -65,6 +66,20 @@ def test_files_are_written_into_the_folder_that_is_named(clip: Path, tmp_path: P
     assert json.loads((out / "result.json").read_text()) == printed
     with np.load(out / "masks.npz", allow_pickle=False) as masks:
         assert masks["labels_THW"].shape == (COUNT, 144, 144)
+
+
+def test_people_are_told_which_files_a_film_cannot_have_and_why(tmp_path: Path) -> None:
+    with open_film(tmp_path / "clip.mp4", 64, 64) as film:
+        for index in range(COUNT):
+            film.add(np.full((64, 64, 3), 40 + index, np.uint8), index / 25, 1 / 25)
+    done = segment(tmp_path / "clip.mp4", "--out", tmp_path / "out")
+    assert done.exit_code == 0
+    missing = set(ARTEFACTS) - {path.name for path in (tmp_path / "out").iterdir()}
+    assert missing == {"seg.dcm", "seg-labelmap.dcm", "sr.dcm", "sr-1500.dcm"}
+    masks, figures = done.stderr.splitlines()
+    assert masks.startswith("clip.mp4: no seg.dcm or seg-labelmap.dcm: ")
+    assert figures.startswith("clip.mp4: no sr.dcm or sr-1500.dcm: ")
+    assert all("no DICOM object" in line for line in (masks, figures))
 
 
 REFUSED = [
