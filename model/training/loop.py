@@ -34,6 +34,7 @@ from model.training.device import DeviceBatch
 from model.training.distill import soften
 from model.training.feed import batches, read_negatives
 from model.training.folder import add_to_log, claim, keep_data, trim_log
+from model.training.heap import keep_freed_memory
 from model.training.losses import total_loss
 from model.training.parallel import Crew, join, share_norms
 from model.training.patients import folds_of, read_studies
@@ -89,6 +90,7 @@ def _train(
 ) -> None:
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     if config.network == "base":
         _teach_base(config, out, crew, watch)
         return
