@@ -101,11 +101,12 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        _take_odd_range(scope)
         headers = Headers(scope=scope)
         request_name.set(name := _request_name(headers))
         send = _with_headers(scope, send, name)
         if scope["path"] in PROBES:
-            await self._app(_plain(scope), receive, send)
+            await self._app(_as_get(scope), receive, send)
             return
         try:
             key = await self._admit(scope, headers)
@@ -183,7 +184,7 @@ class Guard:
             await send(message)
 
         try:
-            await self._app(_plain(scope), counted, noted)
+            await self._app(_as_get(scope), counted, noted)
         finally:
             if scope_of(scope["path"]) == "upload" and not is_public(scope["path"]):
                 record.write(scope)
@@ -280,17 +281,24 @@ def _place(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def _plain(scope: Scope) -> Scope:
-    """HEAD as GET, whose body the server leaves out; and no Range that names no part of a file.
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET is; whatever runs this app leaves out the body.
 
     Source:
-        RFC 9110 sections 9.3.2, and 14.2: such a Range is passed over, and the whole is sent.
+        RFC 9110 section 9.3.2.
     """
-    if scope.get("method") == "HEAD":
-        scope = {**scope, "method": "GET"}
-    headers = scope["headers"]
-    kept = [(name, value) for name, value in headers if name != b"range" or _names_parts(value)]
-    return scope if len(kept) == len(headers) else {**scope, "headers": kept}
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+
+
+def _take_odd_range(scope: Scope) -> None:
+    """Take a Range that names no part of a file out of a request, so that the whole is sent.
+
+    Source:
+        RFC 9110 section 14.2.
+    """
+    scope["headers"] = [
+        (name, value) for name, value in scope["headers"] if name != b"range" or _names_parts(value)
+    ]
 
 
 def _names_parts(value: bytes) -> bool:
