@@ -15,7 +15,13 @@ from server.commands.keys import add_key, keys_file, list_keys, revoke_key
 from server.commands.replay import run_replay
 from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
-from server.commands.terminal import FAILED, CommandError, Terminal, foreign_errors
+from server.commands.terminal import (
+    FAILED,
+    CommandError,
+    Terminal,
+    discard_unwritten,
+    foreign_errors,
+)
 from server.keys import SCOPES
 from server.local_ray import close_ray_to_strangers
 from server.settings import load_settings
@@ -368,8 +374,11 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         # A name that the terminal's alphabet lacks is no reason not to say what was found.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with command():  # of what the parser says itself, such as --help
-        app()
+    try:
+        with command():  # of what the parser says itself, such as --help
+            app()
+    finally:
+        discard_unwritten()
 
 
 if __name__ == "__main__":

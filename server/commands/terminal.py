@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,3 +139,16 @@ def foreign_errors() -> Iterator[None]:
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         raise CommandError("system", f"{place}{error.strerror or error}") from error
+
+
+def discard_unwritten() -> None:
+    """Let go of what standard output did not take: at its end Python would try again, and complain.
+
+    Source:
+        The note on SIGPIPE in the documentation of Python's ``signal``.
+    """
+    try:
+        if sys.stdout is not None:  # it is where the caller closed it
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

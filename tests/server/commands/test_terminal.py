@@ -57,6 +57,7 @@ def gdkvm(words: tuple[str, ...], output: int) -> "subprocess.CompletedProcess[s
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
         check=False,
     )
 
