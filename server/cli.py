@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from model import EchoError
-from server.commands.keys import add_key, keys_file, list_keys, revoke_key
+from server.__main__ import version_line
+from server.commands.keys import add_key, keys_file, list_keys, read_key, revoke_key
 from server.commands.replay import run_replay
 from server.commands.segment import list_weights, run_segment
 from server.commands.serving import run_server
@@ -27,7 +28,6 @@ from server.local_ray import close_ray_to_strangers
 from server.settings import load_settings
 
 app = typer.Typer(
-    help="Real-time echocardiography: masks, volumes and ejection fraction. Research use only.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,6 +40,23 @@ KeyFile = Annotated[Path | None, typer.Option(help="File that holds the server's
 ViewOption = Annotated[
     View | None, typer.Option(help="Apical view; stands before what the file says.")
 ]
+
+
+def show_version(is_wanted: bool) -> None:
+    """Say the version and leave, where it is asked for."""
+    if is_wanted:
+        typer.echo(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def name_version(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Real-time echocardiography: masks, volumes and ejection fraction. Research use only."""
 
 
 @contextmanager
@@ -67,20 +84,6 @@ def installed(extra: str) -> Iterator[None]:
         raise CommandError(
             "not_installed", f"this needs {error.name}, which is not installed: {extra}"
         ) from error
-
-
-def read_key(path: Path | None) -> str | None:
-    """The key that a file holds, None where there is no file.
-
-    Raises:
-        CommandError: it holds something else.
-    """
-    if path is None:
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    if not text or not text.isprintable() or not text.isascii():
-        raise CommandError("bad_request", f"{path} holds no key: a key is one line of ASCII")
-    return text
 
 
 TRAIN = "pip install 'gdkvm-live[train]', or make install-dev"

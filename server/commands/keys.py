@@ -98,3 +98,17 @@ def keys_file(given: Path | None, setting: Path | None) -> Path:
     if chosen is None:
         raise SettingsError("which file? set GDKVM_API_KEYS_FILE, or say --file")
     return chosen
+
+
+def read_key(path: Path | None) -> str | None:
+    """The key that a file holds, None where there is no file.
+
+    Raises:
+        CommandError: it holds something else.
+    """
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not text or not text.isprintable() or not text.isascii():
+        raise CommandError("bad_request", f"{path} holds no key: a key is one line of ASCII")
+    return text

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from model import WeightsError
 from server.cli import app, installed
 from server.commands.terminal import CommandError
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "serve", "segment", "batch", "stream", "replay", "demo", "bench", "weights", "train",
     "evaluate", "export", "import-checkpoint",
@@ -60,8 +62,24 @@ def test_help_names_every_command_and_what_this_is_not() -> None:
         assert gdkvm(name, "--help").exit_code == 0
 
 
+def test_the_version_is_said_before_anything_is_loaded() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    script = declared["scripts"]["gdkvm"]
+    code = (
+        f"import pkgutil, sys; sys.argv = ['gdkvm', '--version']; "
+        f"pkgutil.resolve_name({script!r})(); print(*sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    line, loaded = said.stdout.splitlines()
+    assert line == f"GDKVM Live {declared['version']}"
+    assert not {"openvino", "torch", "numpy", "typer"} & set(loaded.split())
+    told = gdkvm("--version", "weights")
+    assert (told.exit_code, told.stdout) == (0, f"{line}\n")
+    assert "--version" in gdkvm("--help").stdout
+
+
 def test_every_command_is_described_in_the_docs() -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "command-line.md").read_text()
+    text = (ROOT / "docs" / "command-line.md").read_text()
     for name in COMMANDS:
         assert f"gdkvm {name}" in text, name
     declared = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
@@ -70,7 +88,7 @@ def test_every_command_is_described_in_the_docs() -> None:
 
 
 def test_weights_are_listed_with_their_checksums() -> None:
-    shipped = Path(__file__).resolve().parents[2] / "weights" / "manifest.json"
+    shipped = ROOT / "weights" / "manifest.json"
     if not shipped.is_file():
         pytest.skip("no weights are shipped in this checkout")
     manifest = json.loads(shipped.read_text())

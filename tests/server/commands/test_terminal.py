@@ -48,12 +48,12 @@ def test_after_a_document_a_refusal_is_for_people_only(capsys: pytest.CaptureFix
     assert said.err == "Not done: there is no [/x] (not_found)\n"
 
 
-SAYING = [("weights", "--json"), ("weights",), ("--help",), ("segment", "--help"), ("keys",)]
+SAYING = [("weights", "--json"), ("--help",), ("--version",)]
 
 
 def gdkvm(words: tuple[str, ...], output: int) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "server.cli", *words],
+        [sys.executable, "-m", "server", *words],
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
