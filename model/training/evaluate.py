@@ -6,7 +6,6 @@ neither annotator nor network sees is left out of its means; one that only one o
 Dice 0 and the image's diagonal as its distances.
 """
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from model.training.scores import (
     subgroup_scores,
     surface_distances,
 )
+from model.training.sets.text import read_table
 
 STREAM_FRAMES = 3
 SPLITS = ("test", "valid")
@@ -108,15 +108,12 @@ def read_index(path: Path, split: str) -> list[IndexRow]:
     """Every still of one split; the columns ``view``, ``quality`` and ``ef_percent`` may lack.
 
     Raises:
-        FrameError: a column is missing, or a value cannot be; the line is named.
+        FrameError: no table, a column is missing, or a value cannot be; the line is named.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.DictReader(file)
-        missing = {"split", "patient", "phase", "mm_per_px"} - set(lines.fieldnames or ())
-        if missing:
-            raise FrameError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-        rows = [(lines.line_num, row) for row in lines if row["split"] == split]
-    return [_read_row(row, f"{path} line {number}") for number, row in rows]
+    rows = read_table(path, ("split", "patient", "phase", "mm_per_px"))
+    return [
+        _read_row(row, f"{path} line {number}") for number, row in rows if row["split"] == split
+    ]
 
 
 def _read_row(row: dict[str, str], where: str) -> IndexRow:

@@ -36,6 +36,7 @@ from model.training.sets.study import (
     study_name,
     whole_numbers,
 )
+from model.training.sets.text import read_text
 
 Stack = tuple[NDArray[np.uint8], tuple[float, float]]
 """pixels_THW, and row and column spacing in mm."""
@@ -127,11 +128,16 @@ def _lists(root: Path, release: Release) -> dict[str, Path]:
 
 
 def _read_lists(lists: dict[str, Path]) -> tuple[dict[str, str], list[str]]:
-    """The split of every patient in the official lists, and who is in two of them."""
+    """The split of every patient in the official lists, and what is wrong with them."""
     listed: dict[str, str] = {}
     problems = []
     for split, path in lists.items():
-        for name in path.read_text(encoding="utf-8").split():
+        try:
+            names = read_text(path).split()
+        except FrameError as error:
+            problems.append(error.message)
+            continue
+        for name in names:
             if listed.setdefault(name, split) != split:
                 problems.append(f"patient {name} is in two lists: {listed[name]} and {split}")
     return listed, problems
@@ -185,7 +191,7 @@ def read_settings(path: Path) -> dict[str, int]:
         FrameError: one of them is missing or no number.
     """
     values = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         name, _, value = line.partition(":")
         values[name.strip()] = value.strip()
     try:

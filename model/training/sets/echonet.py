@@ -11,7 +11,6 @@ Source:
     rounded, and the pixels inside the outline and on it are the mask.
 """
 
-import csv
 import struct
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +30,7 @@ from model.training.sets.study import (
     check_still,
     missing_files,
 )
+from model.training.sets.text import read_table
 
 LAYOUT = "EchoNet-Dynamic"
 LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
@@ -60,7 +60,7 @@ def find_echonet(root: Path) -> DataSet:
     traced, twice, wrong = _read_tracings(root / TRACINGS)
     problems += wrong
     studies, untraced = [], []
-    for row in rows:
+    for _, row in rows:
         stem = row["FileName"].removesuffix(".avi")
         video = root / VIDEOS / f"{stem}.avi"
         frames = traced.get(stem, {})
@@ -90,19 +90,21 @@ def _count(row: dict[str, str]) -> int:
     return int(float(text)) if text.replace(".", "", 1).isdigit() else 0
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = csv.DictReader(file)
-        missing = set(columns) - set(lines.fieldnames or ())
-        if missing:
-            return [], [f"{path} lacks the columns {', '.join(sorted(missing))}"]
-        rows, problems = [], []
-        for row in lines:
-            if any(row[name] is None for name in columns):
-                problems.append(f"{path} line {lines.line_num} is cut off")
-            else:
-                rows.append(row)
-        return rows, problems
+def _read_table(
+    path: Path, columns: Sequence[str]
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """The whole rows of a table with their lines' numbers, and what is wrong with it."""
+    try:
+        rows = read_table(path, columns)
+    except FrameError as error:
+        return [], [error.message]
+    whole, problems = [], []
+    for number, row in rows:
+        if any(row[name] is None for name in columns):
+            problems.append(f"{path} line {number} is cut off")
+        else:
+            whole.append((number, row))
+    return whole, problems
 
 
 def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str], list[str]]:
@@ -113,7 +115,7 @@ def _read_tracings(path: Path) -> tuple[dict[str, dict[int, Chords]], list[str],
     """
     rows, problems = _read_table(path, TRACING_COLUMNS)
     traced: dict[str, dict[int, list[tuple[float, float, float, float]]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         try:
             frame = int(row["Frame"])
             x1, y1, x2, y2 = (float(row[name]) for name in ("X1", "Y1", "X2", "Y2"))

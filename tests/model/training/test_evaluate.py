@@ -39,6 +39,9 @@ def test_the_stills_of_the_split_are_read_with_their_spacing(data: Path) -> None
         ("no_index", "index.csv"),
         ("no_split", "valid"),
         ("no_column", "mm_per_px"),
+        ("utf-16", "no text in UTF-8"),
+        ("cp1252", "no text in UTF-8"),
+        ("never_ends", "line 6 is no line of a table"),
         ("no_number", "line 2"),
         ("negative", "line 2"),
         ("phase", "line 2"),
@@ -65,6 +68,10 @@ def test_a_folder_that_is_not_in_the_layout_is_refused_and_the_fault_is_named(
         (data / "valid").rename(data / "validation")
     elif damage == "no_column":
         index.write_text("split,patient,phase\nvalid,patient0003,ED\n")
+    elif damage in ("utf-16", "cp1252"):
+        index.write_text(f"{index.read_text()}valid,Jos\xe9,ED,0.8\n", encoding=damage)
+    elif damage == "never_ends":
+        index.write_text(f'{index.read_text()}"' + "valid\n" * 30_000)
     elif damage == "missing":
         mask.unlink()
     elif damage == "unequal":

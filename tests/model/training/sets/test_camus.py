@@ -135,6 +135,25 @@ def test_a_patient_in_two_lists_is_named(tmp_path: Path) -> None:
         open_set(tmp_path).check()
 
 
+def test_lists_and_settings_are_read_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write_nifti_release(tmp_path)
+    texts = [*tmp_path.glob("database_split/*.txt"), *tmp_path.rglob("Info_*.cfg")]
+    for path in texts:
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(texts) == 3 + 6
+    read_all(tmp_path)
+
+
+def test_a_list_in_another_encoding_is_named_and_the_others_count(tmp_path: Path) -> None:
+    write_nifti_release(tmp_path)
+    path = tmp_path / "database_split" / "subgroup_training.txt"
+    path.write_text(path.read_text(), encoding="utf-16")
+    found = open_set(tmp_path)
+    assert [study.split for study in found.studies] == ["test", "test", "valid", "valid"]
+    with pytest.raises(FrameError, match=r"subgroup_training\.txt is no text in UTF-8"):
+        found.check()
+
+
 def test_settings_that_name_no_phase_or_one_beyond_the_sequence_are_named(tmp_path: Path) -> None:
     write_nifti_release(tmp_path)
     folder = patient_file(tmp_path, "").parent

@@ -83,8 +83,19 @@ def test_videos_without_two_tracings_are_left_out_and_named(tmp_path: Path) -> N
     assert found.notes[0].endswith("0X4, 0X5")
 
 
+def test_tables_that_excel_saved_are_read(tmp_path: Path) -> None:
+    write_echonet_set(tmp_path)
+    for name in ("FileList.csv", "VolumeTracings.csv"):
+        saved_as("utf-8-sig", tmp_path / name)
+    assert len(open_set(tmp_path).studies) == 3
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-500])
+
+
+def saved_as(encoding: str, path: Path, more: str = "") -> None:
+    path.write_text(path.read_text() + more, encoding=encoding)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,18 @@ def cut(path: Path) -> None:
         (lambda root: (root / "VolumeTracings.csv").unlink(), "VolumeTracings.csv is missing"),
         (lambda root: (root / "FileList.csv").unlink(), "FileList.csv is missing"),
         (lambda root: (root / "FileList.csv").write_text("a,b\n"), "lacks the columns FileName"),
+        (
+            lambda root: saved_as("utf-16", root / "FileList.csv"),
+            "FileList.csv is no text in UTF-8",
+        ),
+        (
+            lambda root: saved_as("cp1252", root / "VolumeTracings.csv", "\xe9"),
+            "VolumeTracings.csv is no text in UTF-8",
+        ),
+        (
+            lambda root: saved_as("utf-8", root / "VolumeTracings.csv", '"' + "1\n" * 70_000),
+            "VolumeTracings.csv line 38 is no line of a table",
+        ),
         (lambda root: (root / "Videos/0X2.avi").unlink(), "0X2.avi is missing"),
         (lambda root: cut(root / "Videos/0X2.avi"), "0X2.avi is cut off"),
         (lambda root: (root / "Videos/0X2.avi").write_text("no film"), "0X2.avi is no AVI"),
