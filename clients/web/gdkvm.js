@@ -135,6 +135,7 @@ export class GdkvmStream extends EventTarget {
   #leftMs = null;
   #wasLive = false;
   #lastError = null;
+  #lost = null; // why the session is over that the next connection begins anew
   #finishing = null;
 
   /**
@@ -197,11 +198,17 @@ export class GdkvmStream extends EventTarget {
     return true;
   }
 
-  /** Ask for the summary, once every frame sent has been answered, and close. */
+  /**
+   * Ask for the summary, once every frame sent has been answered, and close.
+   *
+   * @returns {Promise<object>} rejects with a GdkvmError where there will be none: the session failed, is lost
+   *   ("cannot_resume"; it is not begun anew then), or is closed meanwhile.
+   */
   finish() {
     return new Promise((resolve, reject) => {
       this.#finishing = { resolve, reject };
-      if (this.state === "live") this.#sendQueue();
+      if (this.#lost) this.#fail(this.#lost);
+      else if (this.state === "live") this.#sendQueue();
       else if (this.state === "parked") this.#connect();
       else if (this.state !== "connecting" && this.state !== "waiting") {
         reject(new GdkvmError("closed", "The session is not open."));
@@ -218,6 +225,13 @@ export class GdkvmStream extends EventTarget {
   close() {
     this.#leave(FAREWELL_CLOSE_CODE);
     this.#enter("closed");
+    this.#finishing?.reject(new GdkvmError("closed", "The session was closed."));
+  }
+
+  #fail({ code, message }) {
+    this.#leave();
+    this.#enter("failed", { reason: message });
+    this.#finishing?.reject(new GdkvmError(code, message));
   }
 
   #say(message) {
@@ -326,6 +340,7 @@ export class GdkvmStream extends EventTarget {
     const reason = this.#wasLive ? comeback : null;
     const awayMs = this.#leftMs === null ? null : Date.now() - this.#leftMs;
     this.#wasLive = true;
+    this.#lost = null;
     this.#token = ready.resume;
     this.#credits = ready.credits;
     this.#keepsFrames = ready.resume_within_s > 0;
@@ -385,13 +400,10 @@ export class GdkvmStream extends EventTarget {
     this.#leftMs ??= Date.now();
     if (error?.code === "cannot_resume" && this.#token !== null) {
       this.#token = null; // kept too long: go on with a new session
-      return this.#connect();
+      this.#lost = error;
+      if (!this.#finishing) return this.#connect();
     }
-    if (error && !error.retryable) {
-      this.#enter("failed", { reason: error.message });
-      this.#finishing?.reject(new GdkvmError(error.code, error.message));
-      return undefined;
-    }
+    if (error && !error.retryable) return this.#fail(error);
     const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.#attempt);
     const waitMs = longest * (0.75 + 0.25 * Math.random());
     this.#attempt += 1;

@@ -174,21 +174,6 @@ def test_each_connection_shows_a_ticket_of_its_own() -> None:
     assert told == [f"ws://echo/v1/stream?ticket=t%2F{count}" for count in (1, 2)]
 
 
-def test_the_end_is_the_servers_summary() -> None:
-    told = run_node(
-        SOCKET
-        + """
-        const stream = open();
-        const socket = await next(1);
-        socket.ready();
-        const end = stream.finish();
-        socket.say({ type: "summary", results: 3 });
-        tell([socket.texts.at(-1), (await end).results, stream.state]);
-        """
-    )
-    assert told == [{"type": "bye"}, 3, "closed"]
-
-
 KEEPS = "const keeps = { resume_within_s: 60 };"
 
 
