@@ -25,6 +25,7 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
+from model.sector import Sector, fan_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "RWaves",
     "Reading",
     "Region",
+    "Sector",
     "StateError",
     "StreamState",
     "Ventricle",
@@ -56,6 +58,8 @@ __all__ = [
     "compare_r_waves",
     "correct_mask",
     "derive_figures",
+    "fan_probes",
+    "find_fan",
     "load_info",
     "load_predictor",
     "measure_biplane",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TREE = {
     "model": (
-        "errors", "frame", "config", "preprocess", "delta", "state", "encoder", "network",
+        "errors", "frame", "config", "preprocess", "sector", "delta", "state", "encoder", "network",
         "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
         "training",
     ),

@@ -116,7 +116,7 @@ def make_clip(recording: Recording, config: TrainConfig) -> BaseClip:
 
 def _moved(recording: Recording, side: int, frames: int) -> BaseClip:
     ed, es = ((recording.images[k], recording.labels[k]) for k in (0, -1))
-    patient = place_patient("", ed, es, 2 * side, recording.spacing_mm)
+    patient = place_patient("", ed, es, 2 * side, recording.spacing_mm, recording.is_cropped)
     axis = np.arange(2 * side, dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1)
     shown = [render(patient, float(phi), grid) for phi in np.linspace(0.0, 1.0, frames)]

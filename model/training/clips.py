@@ -105,7 +105,12 @@ def read_pair(folder: Path, stem: str) -> Pair | None:
 
 
 def place_patient(
-    name: str, ed: Pair, es: Pair, side: int, spacing_mm: tuple[float, float] | None = None
+    name: str,
+    ed: Pair,
+    es: Pair,
+    side: int,
+    spacing_mm: tuple[float, float] | None = None,
+    is_cropped: bool = False,
 ) -> Patient:
     """Place both stills of a patient on the working grid and solve its motion.
 
@@ -118,21 +123,28 @@ def place_patient(
         es: both at end systole.
         side: working grid in pixels.
         spacing_mm: row and column spacing; None means square pixels.
+        is_cropped: whether the stills show the sector and no more, so that none is searched.
     """
-    at_ed, at_es = (place_still(*pair, ed[0], side, spacing_mm) for pair in (ed, es))
+    sector_of = None if is_cropped else ed[0]
+    at_ed, at_es = (place_still(*pair, sector_of, side, spacing_mm) for pair in (ed, es))
     return Patient(name, at_ed, at_es, solve_motion(at_ed, at_es))
 
 
 def place_still(
     image: NDArray[np.uint8],
     labels: NDArray[np.uint8],
-    sector_of: NDArray[np.uint8],
+    sector_of: NDArray[np.uint8] | None,
     side: int,
     spacing_mm: tuple[float, float] | None = None,
 ) -> Still:
-    """Place one frame on the working grid, by the sector of another one of its size."""
+    """Place one frame on the working grid, by the sector of another one of its size.
+
+    Without that one it is placed whole: it was cropped before.
+    """
     size = image.shape[0], image.shape[1]
-    region = find_sector(sector_of if sector_of.shape == image.shape else image)
+    region = None
+    if sector_of is not None:
+        region = find_sector(sector_of if sector_of.shape == image.shape else image)
     fit = make_fit(region or Region(0, 0, *size), size, side, spacing_mm)
     placed = [
         to_network_input((labels == label).astype(np.uint8) * 255, fit)[0, 0] for label in (1, 2, 3)

@@ -66,7 +66,8 @@ def _place(study: Study, side: int, frames_between: int) -> Patient | str:
     except FrameError as error:
         return error.message
     first, last = ((recording.images[k], recording.labels[k]) for k in (0, -1))
-    patient = place_patient(study.name, first, last, side, recording.spacing_mm)
+    spacing_mm, is_cropped = recording.spacing_mm, recording.is_cropped
+    patient = place_patient(study.name, first, last, side, spacing_mm, is_cropped)
     kept = _between(recording, frames_between)
     if not kept:
         return patient
@@ -74,9 +75,9 @@ def _place(study: Study, side: int, frames_between: int) -> Patient | str:
         place_still(
             recording.images[recording.labelled[k]],
             recording.labels[k],
-            first[0],
+            None if is_cropped else first[0],
             side,
-            recording.spacing_mm,
+            spacing_mm,
         )
         for k in kept
     ]

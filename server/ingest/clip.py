@@ -3,10 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from model import Frame, Region
-from server.ingest.sector import Sector
+from model import Frame, Region, Sector
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +120,7 @@ class Clip:
         """The frame as the network is to see it: black outside the sector."""
         if self.sector is None:
             return frame
-        pixels_HW = np.where(self.sector.inside, frame.pixels_HW, np.uint8(0))
-        return replace(frame, pixels_HW=pixels_HW)
+        return replace(frame, pixels_HW=self.sector.seen(frame.pixels_HW))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame
+from model import Frame, fan_probes, find_fan
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
 from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
@@ -27,7 +27,6 @@ from server.ingest.layout import Layout, as_stored, check_frames, read_layout
 from server.ingest.pixels import COLOURED_SHARE
 from server.ingest.prefetch import decode_in_order
 from server.ingest.region import calibrate, view_of
-from server.ingest.sector import PROBES, find_sector
 from server.ingest.syntax import Storage
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 from server.ingest.window import Window
@@ -88,7 +87,7 @@ def _open_pictures(
         size=(layout.rows, layout.columns),
         spacing_mm=calibration.spacing_mm,
         region=calibration.region,
-        sector=find_sector(lumas_of_probes, calibration.region),
+        sector=find_fan(lumas_of_probes, calibration.region),
         time_base=times.base,
         view=view_of(header),
         encoding=f"DICOM, {stored.decoder.words}",
@@ -101,7 +100,7 @@ def _open_pictures(
 def _probe(stored: "_Stored") -> dict[int, NDArray[np.uint8]]:
     """Decode a few frames from all over the clip; a broken one is reported when its turn comes."""
     lumas = {}
-    for index in sorted({index * stored.count // PROBES for index in range(PROBES)}):
+    for index in fan_probes(stored.count):
         with suppress(IngestError):
             lumas[index] = stored.decoder.luma(stored.read(index))
     return lumas

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame
+from model import Frame, find_fan
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
@@ -23,7 +23,6 @@ from server.ingest.film import looked_ahead, open_film_clip
 from server.ingest.fragments import walk_fragments
 from server.ingest.layout import check_count, check_size, declared_frames, required
 from server.ingest.region import calibrate, view_of
-from server.ingest.sector import find_sector
 from server.ingest.tags import Tag
 from server.ingest.timing import (
     UNKNOWN,
@@ -105,7 +104,7 @@ def _with_header(film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet) 
         frame_count=count,
         spacing_mm=calibration.spacing_mm,
         region=calibration.region,
-        sector=find_sector(lumas, calibration.region),
+        sector=find_fan(lumas, calibration.region),
         time_base=times.base if times.starts_us else film.time_base,
         view=view_of(header),
         encoding=f"DICOM, {data_set.syntax.name}",

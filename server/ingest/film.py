@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, Region
+from model import Frame, Region, find_fan
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
     DecodeFailedError,
@@ -21,7 +21,6 @@ from server.ingest.errors import (
 from server.ingest.layout import check_size
 from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.sandbox import DecoderProcess, open_film
-from server.ingest.sector import find_sector
 from server.ingest.timing import is_plausible_period
 
 CONTAINER = "Container"
@@ -122,7 +121,7 @@ def looked_ahead(film: Clip) -> Iterator[tuple[Clip, list[NDArray[np.uint8]]]]:
 def with_sector(film: Clip) -> Iterator[Clip]:
     """Look for the fan in a film's first frames."""
     with looked_ahead(film) as (whole, lumas):
-        yield replace(whole, sector=find_sector(lumas, film.region))
+        yield replace(whole, sector=find_fan(lumas, film.region))
 
 
 _CONTAINERS = {"mov": "MP4 or MOV", "avi": "AVI", "gif": "GIF"}

@@ -6,14 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from model import Region
+from model import Region, find_fan
 from model.measure.figures import BORDER_PX, BORDER_SHARE
 from server.ingest import Clip, open_clip
 from server.ingest.clip import TimeBase
-from server.ingest.sector import find_sector
 from server.measures import edge_px
+from tests.model.test_sector import APEX, DEPTH_PX, drawn_fan, speckle
 from tests.server.ingest.making import save, ultrasound
-from tests.server.ingest.test_sector import APEX, DEPTH_PX, drawn_fan, speckle
 
 
 def test_the_edge_of_a_fan_is_where_the_probe_saw_no_further(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_atria_that_a_real_fan_cuts_off_are_those_that_run_along_black(shared_di
         clip = Clip(
             frames=iter(()), frame_count=0, size=(256, 256), spacing_mm=None, region=None,
             time_base=TimeBase(None, None), view=None, encoding="none",
-            sector=find_sector([np.asarray(picture, np.uint8)], None),
+            sector=find_fan([np.asarray(picture, np.uint8)], None),
         )  # fmt: skip
         beyond_px = cv2.distanceTransform(np.pad(shown, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - 1
         for found, edges in ((told, edge_px(clip)), (true, beyond_px[1:-1, 1:-1])):

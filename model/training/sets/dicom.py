@@ -27,7 +27,9 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from model.errors import FrameError
-from model.frame import STRUCTURES
+from model.frame import STRUCTURES, Region
+from model.preprocess import find_sector
+from model.sector import fan_probes, find_fan
 from model.training.sets.study import (
     KNOWN_ALL,
     SPLITS,
@@ -199,6 +201,9 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
     """
     labels = _read_labels(masks)
     images, region, spacing_mm = _read_clip(clip)
+    images, sight = _seen(images, region)
+    rows = slice(sight.top, sight.top + sight.height)
+    columns = slice(sight.left, sight.left + sight.width)
     if max(labels) >= len(images):
         raise FrameError(
             f"{masks} has masks of {max(labels) + 1} frames, {clip.name} {len(images)}"
@@ -212,16 +217,33 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
     step = 1 if ed < es else -1
     order = list(range(ed, es + step, step)) if between else [ed, es]
     return Recording(
-        tuple(images[k][region] for k in order),
-        tuple(labels[k][region] for k in order if k in labels),
+        tuple(images[k][rows, columns] for k in order),
+        tuple(labels[k][rows, columns] for k in order if k in labels),
         tuple(place for place, k in enumerate(order) if k in labels),
         spacing_mm,
+        is_cropped=True,
     )
+
+
+def _seen(
+    images: list[NDArray[np.uint8]], region: Region | None
+) -> tuple[list[NDArray[np.uint8]], Region]:
+    """The frames as a served clip shows them to the network, and the box that it looks at.
+
+    This is the fan, all else black; without one the declared region; without that what is bright
+    in the first frame that shows enough.
+    """
+    fan = find_fan([images[k] for k in fan_probes(len(images))], region)
+    if fan is not None:
+        return [fan.seen(image) for image in images], fan.box
+    found = (box for image in images if (box := find_sector(image)) is not None)
+    whole = Region(0, 0, images[0].shape[0], images[0].shape[1])
+    return images, region or next(found, whole)
 
 
 def _read_clip(
     path: Path,
-) -> tuple[list[NDArray[np.uint8]], tuple[slice, slice], tuple[float, float] | None]:
+) -> tuple[list[NDArray[np.uint8]], Region | None, tuple[float, float] | None]:
     """Luma of every frame, the part of it that shows tissue, and the pixels' size."""
     try:
         stored = pydicom.dcmread(path)
@@ -246,10 +268,9 @@ def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return eight if eight.ndim == 2 else np.asarray(cv2.cvtColor(eight, cv2.COLOR_RGB2GRAY))
 
 
-def _tissue(stored: Any) -> tuple[tuple[slice, slice], tuple[float, float] | None]:
+def _tissue(stored: Any) -> tuple[Region | None, tuple[float, float] | None]:
     """The largest two-dimensional tissue region inside the image, and its pixels' size in mm."""
-    whole = (slice(None), slice(None))
-    best, spacing_mm, largest = whole, None, 0
+    best, spacing_mm, largest = None, None, 0
     for region in stored.get("SequenceOfUltrasoundRegions") or ():
         left, top = int(region.RegionLocationMinX0), int(region.RegionLocationMinY0)
         right, bottom = int(region.RegionLocationMaxX1), int(region.RegionLocationMaxY1)
@@ -257,7 +278,7 @@ def _tissue(stored: Any) -> tuple[tuple[slice, slice], tuple[float, float] | Non
         is_inside = 0 <= left < right < stored.Columns and 0 <= top < bottom < stored.Rows
         area = (right - left) * (bottom - top)
         if is_tissue and is_inside and area > largest:
-            best, largest = (slice(top, bottom + 1), slice(left, right + 1)), area
+            best, largest = Region(top, left, bottom - top + 1, right - left + 1), area
             is_cm = region.PhysicalUnitsXDirection == region.PhysicalUnitsYDirection == 3
             sides = 10 * abs(region.PhysicalDeltaY), 10 * abs(region.PhysicalDeltaX)
             spacing_mm = sides if is_cm and min(sides) > 0 else None

@@ -31,12 +31,15 @@ class Recording:
         labels: labels_HW of some of the frames, the first and the last always among them.
         labelled: the indices of those frames, rising.
         spacing_mm: row and column spacing, None where the data set has none.
+        is_cropped: whether the images show what the network is to see and no more; else its part
+            of them is searched for.
     """
 
     images: tuple[NDArray[np.uint8], ...]
     labels: tuple[NDArray[np.uint8], ...]
     labelled: tuple[int, ...]
     spacing_mm: tuple[float, float] | None = None
+    is_cropped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

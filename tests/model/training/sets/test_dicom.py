@@ -11,21 +11,27 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import RLELossless
 
 from model.errors import FrameError
+from model.preprocess import make_fit, to_network_input
+from model.training.patients import read_studies
 from model.training.sets import open_set
 from server.artefacts import Material, write_segmentation
 from server.export.segmentation import SegmentationType
+from server.ingest import open_clip
+from tests.model.test_sector import drawn_fan, speckle, written_on
 from tests.model.training.sets.writing import SIZES, heart
 from tests.server.export.conftest import analyse, name_patient
 from tests.server.ingest.making import coloured_cine, save, to_ybr, ultrasound
 from tests.server.phantom import BEAT_FRAMES, phantom_clip
 
 COUNT = len(SIZES)
+SIDE = 128
 
 
 def hearts() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """images_THW and labels_THW from diastole to systole."""
+    """images_THW and labels_THW from diastole to systole, zoomed in: no fan ends in the picture."""
     frames = [heart(size, k) for k, size in enumerate(SIZES)]
-    return np.stack([f[0] for f in frames]), np.stack([f[1] for f in frames])
+    images_THW = np.stack([f[0] for f in frames])
+    return np.maximum(images_THW, np.uint8(40)), np.stack([f[1] for f in frames])
 
 
 def region(left: int, top: int, right: int, bottom: int, **more: Any) -> Dataset:
@@ -106,6 +112,30 @@ def test_the_tissue_region_is_cut_out_and_gives_the_pixels_size(root: Path) -> N
     np.testing.assert_array_equal(np.stack(recording.images), images[:, 2:100, 4:92])
     np.testing.assert_array_equal(np.stack(recording.labels), labels[:, 2:100, 4:92])
     assert recording.spacing_mm == pytest.approx((0.4, 0.5))
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_training_sees_of_a_clip_what_the_network_sees_of_it_served(
+    root: Path, declared: bool
+) -> None:
+    folder = root / "train" / "one"
+    images = np.stack([written_on(speckle(drawn_fan(35, 35), seed)) for seed in range(2)])
+    labels = np.zeros_like(images)
+    for labels_HW, reach in zip(labels, (60, 40), strict=True):
+        labels_HW[150 - reach : 150, 190 - reach // 3 : 190 + reach // 3] = 1
+        labels_HW[152:190, 180:200] = 3
+    regions = [region(0, 10, images.shape[2] - 1, images.shape[1] - 1)] if declared else []
+    clip = save(ultrasound(images, SequenceOfUltrasoundRegions=regions), folder / "clip.dcm")
+    np.savez(folder / "masks.npz", labels_THW=labels)
+    with open_clip(clip) as served:
+        frames = [served.seen(frame) for frame in served.frames]
+        assert (served.region is not None, served.sector is not None) == (declared, True)
+        assert served.sight is not None
+        fit = make_fit(served.sight, served.size, SIDE, served.spacing_mm)
+    (patient,) = read_studies(open_set(root).of_split("train"), SIDE)
+    for still, frame in zip((patient.ed, patient.es), frames, strict=True):
+        seen = 255 * to_network_input(frame.pixels_HW, fit)[0, 0]
+        np.testing.assert_array_equal(still.image_HW, np.rint(seen))
 
 
 def test_the_view_is_read_from_its_code(root: Path) -> None:

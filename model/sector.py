@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Region
+from model.frame import Region
 
 T = TypeVar("T", bound=np.generic)
 
-PROBES = 5
+_PROBES = 5
 """Frames of a clip that are looked at: what one of them leaves dark, another one shows."""
 
 _SEARCH_PX = 256
@@ -91,6 +91,10 @@ class Sector:
             within &= box
         return np.asarray(within, np.bool_)
 
+    def seen(self, pixels_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture as the network is to see it: black outside the fan."""
+        return np.where(self.inside, pixels_HW, np.uint8(0))
+
     @property
     def margin_px(self) -> float:
         """How far it may reach beyond what the probe saw.
@@ -110,7 +114,12 @@ class Sector:
         return Region(top, left, int(rows[-1]) - top + 1, int(cols[-1]) - left + 1)
 
 
-def find_sector(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sector | None:
+def fan_probes(count: int) -> list[int]:
+    """Which frames of a clip of so many are looked at: from all over it, rising."""
+    return sorted({index * count // _PROBES for index in range(_PROBES)})
+
+
+def find_fan(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sector | None:
     """Fit a fan to what is bright in any of some frames.
 
     Args:

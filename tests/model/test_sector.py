@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import Region
+from model import Region, Sector, find_fan
 from server.ingest import open_clip
 from server.ingest.sample import read_sample
-from server.ingest.sector import Sector, find_sector
 from tests.server.ingest.making import run, save, ultrasound
 
 ROWS, COLUMNS = 300, 400
@@ -49,7 +48,7 @@ def written_on(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize(("left_deg", "right_deg"), [(40, 40), (30, 30), (45, 30), (20, 38)])
 def test_a_fan_is_found_with_its_apex_angles_and_depth(left_deg: float, right_deg: float) -> None:
-    found = find_sector([written_on(speckle(drawn_fan(left_deg, right_deg)))], None)
+    found = find_fan([written_on(speckle(drawn_fan(left_deg, right_deg)))], None)
     assert found is not None
     assert math.degrees(found.left_rad) == pytest.approx(left_deg, abs=2)
     assert math.degrees(found.right_rad) == pytest.approx(right_deg, abs=2)
@@ -60,7 +59,7 @@ def test_a_fan_is_found_with_its_apex_angles_and_depth(left_deg: float, right_de
 def test_the_fan_holds_the_tissue_and_neither_text_nor_ecg() -> None:
     fan = drawn_fan(35, 35)
     picture = written_on(speckle(fan))
-    found = find_sector([picture], None)
+    found = find_fan([picture], None)
     assert found is not None
     assert np.count_nonzero(found.inside & fan) >= 0.995 * np.count_nonzero(fan)
     assert not picture[found.inside & ~fan].any()
@@ -69,7 +68,7 @@ def test_the_fan_holds_the_tissue_and_neither_text_nor_ecg() -> None:
 @pytest.mark.parametrize("scale", [1, 3])
 def test_the_fan_less_its_margin_ends_where_the_probe_saw_no_further(scale: int) -> None:
     picture = np.kron(speckle(drawn_fan(35, 35)), np.ones((scale, scale), np.uint8))
-    found = find_sector([picture], None)
+    found = find_fan([picture], None)
     assert found is not None
     ends_px = scale * (APEX[0] + DEPTH_PX)
     less_px = found.apex_row + found.depth_px - found.margin_px
@@ -80,8 +79,8 @@ def test_what_one_frame_leaves_dark_another_one_shows() -> None:
     fan = drawn_fan(40, 40)
     col = np.arange(COLUMNS)[None]
     halves = [speckle(fan & (col < 200)), speckle(fan & (col >= 180))]
-    assert find_sector(halves[:1], None) is None
-    assert find_sector(halves, None) is not None
+    assert find_fan(halves[:1], None) is None
+    assert find_fan(halves, None) is not None
 
 
 def a_box() -> NDArray[np.uint8]:
@@ -96,7 +95,7 @@ def a_zoomed_picture() -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("picture", [a_box(), a_zoomed_picture(), np.zeros_like(a_box())])
 def test_where_there_is_no_fan_none_is_found(picture: NDArray[np.uint8]) -> None:
-    assert find_sector([picture], None) is None
+    assert find_fan([picture], None) is None
 
 
 def as_video(
@@ -130,8 +129,8 @@ def test_a_fan_whose_outline_a_video_codec_frayed_is_that_of_the_clip_before(
         for jpeg in jpegs
     ]
     before, after = (
-        find_sector(pictures, None),
-        find_sector(as_video(pictures, codec, **options), None),
+        find_fan(pictures, None),
+        find_fan(as_video(pictures, codec, **options), None),
     )
     assert before is not None
     assert after is not None
@@ -141,7 +140,7 @@ def test_a_fan_whose_outline_a_video_codec_frayed_is_that_of_the_clip_before(
 
 def test_the_fan_ends_with_the_declared_region() -> None:
     region = Region(20, 30, 250, 330)
-    found = find_sector([written_on(speckle(drawn_fan(35, 35)))], region)
+    found = find_fan([written_on(speckle(drawn_fan(35, 35)))], region)
     assert found is not None
     outside = found.inside.copy()
     outside[20:270, 30:360] = False
@@ -191,7 +190,7 @@ def test_the_fan_of_published_apical_images_covers_what_was_annotated(
     mask = cv2.imread(str(folder / f"{stem}_4CH_ED_gt.png"), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     assert mask is not None
-    found = find_sector([np.asarray(picture, np.uint8)], None)
+    found = find_fan([np.asarray(picture, np.uint8)], None)
     assert found is not None
     # the experts drew some walls on beyond the sector, where the picture is black
     assert not ((mask > 0) & (picture > 12) & ~found.inside).any()
