@@ -4,15 +4,18 @@
 // cart. Debian: apt install g++ libasio-dev libwebsocketpp-dev nlohmann-json3-dev, then
 //
 //   g++ -std=c++17 -O2 -DASIO_STANDALONE stream.cpp -o stream -pthread
-//   ./stream ws://127.0.0.1:8000/v1/stream 600 800 frames.gray masks.labels [KEY]
+//   ./stream ws://127.0.0.1:8000/v1/stream 600 800 52.5 frames.gray masks.labels [KEY]
 //
-// frames.gray holds frames of 600 x 800 bytes one after the other, row by row; masks.labels gets as
-// many label maps of the same form: 0 background, 1 ventricle, 2 wall, 3 atrium. Research use only.
+// frames.gray holds frames of 600 x 800 bytes one after the other, row by row, 52.5 of them a
+// second; masks.labels gets as many label maps of the same form: 0 background, 1 ventricle, 2 wall,
+// 3 atrium. Research use only.
 
+#include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -27,7 +30,15 @@ using Json = nlohmann::json;
 using Client = websocketpp::client<websocketpp::config::asio_client>;
 using Connection = websocketpp::connection_hdl;
 
-constexpr std::int64_t FRAME_PERIOD_US = 33333;
+// A number above 0 that a word of the command line holds.
+template <typename Number>
+Number positive(const char* name, const std::string& word) {
+    std::istringstream words(word);
+    Number number{};
+    if (!(words >> number) || !words.eof() || !(number > 0))
+        throw std::runtime_error(std::string(name) + " is no number above 0: " + word);
+    return number;
+}
 
 // Appends a number of the width of its type, least significant byte first, whatever the machine.
 template <typename Number>
@@ -74,21 +85,25 @@ std::string labels_of(const Json& mask, const std::vector<std::string>& structur
 // One session: sends as many frames as there are credits, and one more for each answer.
 class Session {
    public:
-    Session(Client& client, std::size_t rows, std::size_t columns, std::string frames,
-            std::ostream& masks)
+    Session(Client& client, std::size_t rows, std::size_t columns, double fps,
+            std::string frames, std::ostream& masks)
         : client_(client),
           rows_(rows),
           columns_(columns),
+          fps_(fps),
           frames_(std::move(frames)),
           masks_(masks),
-          count_(frames_.size() / (rows * columns)) {}
+          count_(frames_.size() / (rows_ * columns_)) {
+        if (frames_.size() % (rows_ * columns_) != 0)
+            throw std::runtime_error("the frames are not of that size: the last one is cut off");
+    }
 
     bool is_done() const { return is_done_; }
 
     void open(const Connection& connection) {
         const Json hello = {{"type", "hello"},      {"size", {rows_, columns_}},
                             {"codec", "gray8"},     {"policy", "every"},
-                            {"mask_encoding", "rle"}, {"fps", 30.0}};
+                            {"mask_encoding", "rle"}, {"fps", fps_}};
         say(connection, hello);
     }
 
@@ -127,7 +142,7 @@ class Session {
         }
         if (next_ >= count_) return;
         const auto bytes = rows_ * columns_;
-        const auto time_us = static_cast<std::int64_t>(next_) * FRAME_PERIOD_US;
+        const std::int64_t time_us = std::llround(1e6 * static_cast<double>(next_) / fps_);
         const auto message = pack(next_, time_us, frames_.substr(next_ * bytes, bytes));
         client_.send(connection, message, websocketpp::frame::opcode::binary);
         ++next_;
@@ -135,6 +150,7 @@ class Session {
 
     Client& client_;
     std::size_t rows_, columns_;
+    double fps_;
     std::string frames_;
     std::ostream& masks_;
     std::size_t count_, next_ = 0;
@@ -143,21 +159,25 @@ class Session {
 };
 
 int main(int argc, char** argv) {
-    if (argc < 6 || argc > 7) {
-        std::cerr << "usage: stream URL ROWS COLUMNS FRAMES MASKS [KEY]\n";
+    if (argc < 7 || argc > 8) {
+        std::cerr << "usage: stream URL ROWS COLUMNS FPS FRAMES MASKS [KEY]\n";
         return 2;
     }
     try {
-        std::ifstream file(argv[4], std::ios::binary);
-        if (!file) throw std::runtime_error(std::string("cannot read ") + argv[4]);
+        const auto rows = positive<std::int32_t>("ROWS", argv[2]);
+        const auto columns = positive<std::int32_t>("COLUMNS", argv[3]);
+        const auto fps = positive<double>("FPS", argv[4]);
+        std::ifstream file(argv[5], std::ios::binary);
+        if (!file) throw std::runtime_error(std::string("cannot read ") + argv[5]);
         std::string frames((std::istreambuf_iterator<char>(file)), {});
-        std::ofstream masks(argv[5], std::ios::binary);
+        std::ofstream masks(argv[6], std::ios::binary);
 
         Client client;
         client.clear_access_channels(websocketpp::log::alevel::all);
         client.clear_error_channels(websocketpp::log::elevel::all);
         client.init_asio();
-        Session session(client, std::stoul(argv[2]), std::stoul(argv[3]), std::move(frames), masks);
+        Session session(client, static_cast<std::size_t>(rows),
+                        static_cast<std::size_t>(columns), fps, std::move(frames), masks);
         client.set_open_handler([&](Connection connection) { session.open(connection); });
         client.set_message_handler([&](Connection connection, Client::message_ptr message) {
             session.take(connection, message->get_payload());
@@ -173,9 +193,11 @@ int main(int argc, char** argv) {
         const auto connection = client.get_connection(argv[1], error);
         if (error) throw std::runtime_error(error.message());
         connection->add_subprotocol("gdkvm.v1");
-        if (argc == 7) connection->append_header("Authorization", std::string("Bearer ") + argv[6]);
+        if (argc == 8) connection->append_header("Authorization", std::string("Bearer ") + argv[7]);
         client.connect(connection);
         client.run();  // until the socket is closed
+        masks.close();
+        if (!masks) throw std::runtime_error(std::string("cannot write ") + argv[6]);
         return session.is_done() ? 0 : 1;
     } catch (const std::exception& error) {
         std::cerr << error.what() << '\n';

@@ -16,7 +16,7 @@ from tests.server.live import Live, live_server
 
 SOURCE = Path(__file__).parents[2] / "clients" / "cpp" / "stream.cpp"
 SIZE = (48, 64)
-COUNT = 20
+COUNT, FPS = 20, 50.0
 OPTIONS = ("-std=c++17", "-Wall", "-Wextra", "-DASIO_STANDALONE", "-pthread")
 
 
@@ -60,12 +60,12 @@ async def test_its_masks_are_those_of_the_python_client(
     frames, masks = tmp_path / "frames.gray", tmp_path / "masks.labels"
     frames.write_bytes(pictures().tobytes())
     size = map(str, SIZE)
-    done = await asyncio.to_thread(run, program, live.url, *size, frames, masks)
+    done = await asyncio.to_thread(run, program, live.url, *size, str(FPS), frames, masks)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{COUNT} frames, EF" in done.stdout
     seen_THW = np.frombuffer(masks.read_bytes(), np.uint8).reshape(COUNT, *SIZE)
-    ours = (Frame.of_pixels(seq, 33_333 * seq, image) for seq, image in enumerate(pictures()))
-    hello = Hello(SIZE, policy="every", fps=30.0)
+    ours = (Frame.of_pixels(seq, 20_000 * seq, image) for seq, image in enumerate(pictures()))
+    hello = Hello(SIZE, policy="every", fps=FPS)
     expected = []
     async for event in stream(live.url, ours, hello):
         if isinstance(event, Result):
@@ -78,9 +78,38 @@ async def test_its_masks_are_those_of_the_python_client(
 def test_it_says_why_there_is_no_stream(live: Live, program: Path, tmp_path: Path) -> None:
     (tmp_path / "frames").write_bytes(bytes(16))
     for url in (live.url.replace("stream", "nothing"), "ws://127.0.0.1:1/v1/stream"):
-        done = run(program, url, "4", "4", tmp_path / "frames", tmp_path / "masks")
+        done = run(program, url, "4", "4", "30", tmp_path / "frames", tmp_path / "masks")
         assert done.returncode == 1
         assert done.stderr.startswith("no stream: ")
-    done = run(program, live.url, "4", "4", tmp_path / "frames", tmp_path / "masks")
+    done = run(program, live.url, "4", "4", "30", tmp_path / "frames", tmp_path / "masks")
     assert done.returncode == 1
     assert "size" in done.stderr, "the server's own sentence"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("0", "8", "30"), "ROWS is no number above 0: 0"),
+        (("4", "x", "30"), "COLUMNS is no number above 0: x"),
+        (("4", "-4", "30"), "COLUMNS is no number above 0: -4"),
+        (("4", "4", "0"), "FPS is no number above 0: 0"),
+        (("4", "5", "30"), "the frames are not of that size"),
+    ],
+)
+def test_it_says_what_cannot_be_streamed(
+    program: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "frames").write_bytes(bytes(16))
+    nowhere = "ws://127.0.0.1:1/v1/stream"
+    done = run(program, nowhere, *words, tmp_path / "frames", tmp_path / "masks")
+    assert (done.returncode, done.stderr.startswith(said)) == (1, True), done.stderr
+
+
+async def test_masks_that_cannot_be_written_are_no_success(
+    live: Live, program: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "frames").write_bytes(pictures().tobytes())
+    masks = tmp_path / "no folder" / "masks"
+    words = (*map(str, SIZE), str(FPS))
+    done = await asyncio.to_thread(run, program, live.url, *words, tmp_path / "frames", masks)
+    assert (done.returncode, "cannot write" in done.stderr) == (1, True)
