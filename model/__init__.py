@@ -27,6 +27,7 @@ from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
 from model.sector import Sector, fan_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
+from model.words import counted
 
 __all__ = [
     "STRUCTURES",
@@ -57,6 +58,7 @@ __all__ = [
     "biplane_volume_ml",
     "compare_r_waves",
     "correct_mask",
+    "counted",
     "derive_figures",
     "fan_probes",
     "find_fan",

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from model import counted
 from server.engine import Engine
 from server.errors import AdmissionError
 from server.keys import ApiKey
@@ -55,7 +56,8 @@ class Places:
             return
         held = sum(each.holder == key.name for each in self._staying())
         if held + elsewhere >= key.max_sessions:
-            raise AdmissionError(f"this key may hold {key.max_sessions} sessions and holds as many")
+            may = counted(key.max_sessions, "session")
+            raise AdmissionError(f"this key may hold {may} and holds as many")
 
     def check_rate(self, fps: float | None) -> None:
         """Refuse a session whose rate cannot be held beside those that are live.
@@ -81,9 +83,8 @@ class Places:
         for each in self._sessions.values():
             if each.phase == "parked" and each.token not in coming:
                 return each
-        raise AdmissionError(
-            f"this server takes {self._settings.max_sessions} sessions and has as many"
-        )
+        most = counted(self._settings.max_sessions, "session")
+        raise AdmissionError(f"this server takes {most} and has as many")
 
     def _staying(self) -> list[Session]:
         """All but those that another server has, and those summed up that are only being stored.

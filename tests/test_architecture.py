@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 TREE = {
     "model": (
-        "errors", "frame", "config", "preprocess", "sector", "delta", "state", "encoder", "network",
-        "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
+        "errors", "words", "frame", "config", "preprocess", "sector", "delta", "state", "encoder",
+        "network", "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
         "training",
     ),
     "server": (

@@ -2,7 +2,7 @@
 
 import { drawCurve } from "./draw.js";
 import { byId, make, table, write } from "./dom.js";
-import { efInWords, figure, qualityInWords, reasonInWords } from "./words.js";
+import { counted, efInWords, figure, qualityInWords, reasonInWords } from "./words.js";
 
 const CURVE_SECONDS = 5;
 const GAP_SECONDS = 0.25;
@@ -136,7 +136,7 @@ function showLive({ reason, awayMs, resent }) {
   if (isLinkNoticed) notice("notice", "");
   if (reason === null) return;
   const away = awayMs === null ? "" : ` after ${(awayMs / 1000).toFixed(1)} s`;
-  const again = `${resent} ${resent === 1 ? "frame" : "frames"} sent again, none counted twice`;
+  const again = `${counted(resent, "frame")} sent again, none counted twice`;
   const text = reason === "resumed"
     ? `Session resumed${away}: ${again}.`
     : `The server kept the session no longer; a new one has begun${away}.`;

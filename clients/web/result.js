@@ -5,7 +5,7 @@ import { ClipPlayer } from "./clipplayer.js";
 import { byId, make, table, takeKeys, write } from "./dom.js";
 import { OutlineEditor } from "./editor.js";
 import { drawCurve, drawFrame, drawNext, secondsAt, tallness } from "./draw.js";
-import { efInWords, figure, qualityInWords, reasonInWords, sentence, spoken } from "./words.js";
+import { counted, efInWords, figure, qualityInWords, reasonInWords, sentence, spoken } from "./words.js";
 
 const STEP = 10;
 const FILES = [
@@ -348,13 +348,13 @@ function clipInWords({ clip, frames, ef, edits }) {
   const durationMs = clip.time_base.duration_ms;
   const failed = frames.filter((frame) => frame.quality.state === "fail").length;
   const parts = [
-    `${clip.view ?? "View unknown"}, ${clip.frames} frames of ${columns} × ${rows}`,
+    `${clip.view ?? "View unknown"}, ${counted(clip.frames, "frame")} of ${columns} × ${rows}`,
     durationMs === null ? "frame rate unknown, shown at 30 a second" : `${(durationMs / 1000).toFixed(2)} s`,
     ...(ef.heart_rate_bpm === null ? [] : [`${ef.heart_rate_bpm.toFixed(0)} beats a minute`]),
     clip.spacing_mm === null
       ? "pixel size unknown, so no cm or ml"
       : `${clip.spacing_mm.map((mm) => mm.toFixed(3)).join(" × ")} mm a pixel`,
-    failed ? `${failed} frames not measurable` : "every frame measurable",
+    failed ? `${counted(failed, "frame")} not measurable` : "every frame measurable",
     ...(edits.length ? [`outlines corrected by hand ${edits.length === 1 ? "once" : `${edits.length} times`}`] : []),
   ];
   return `${parts.join(", ")}.`;

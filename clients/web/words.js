@@ -46,7 +46,7 @@ const REASONS = {
   axis_uncertain: "the long axis is uncertain",
   // of a file
   region_outside_image: "the declared region runs outside the image, so neither it nor its pixel size is used",
-  several_regions: "several regions of tissue are declared; the largest is used",
+  several_regions: "several regions of tissue are declared; one that moves is used, of several the largest with a pixel size",
   spacing_unusable: "the declared pixel size is impossible",
   frame_rates_disagree: "two frame rates are declared",
   time_base_implausible: "the declared frame rate is implausible",
@@ -75,6 +75,11 @@ export function sentence(reasons, start = "") {
   return text[0].toUpperCase() + text.slice(1);
 }
 
+/** A number and what there is so many of: "1 frame", "2 frames". */
+export function counted(count, noun) {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
 /** A figure with its unit, or a dash where it is unknown. */
 export function figure(value, digits, unit = "") {
   if (value === null || value === undefined) return "–";
@@ -90,7 +95,7 @@ export function efInWords(ef) {
   if (ef.state === "measured") {
     const [low, high] = ef.interval ?? [null, null];
     const interval = low === null ? "" : `${low.toFixed(0)} to ${high.toFixed(0)} %`;
-    const beats = `${ef.beats} ${ef.beats === 1 ? "beat" : "beats"}${interval && ", 90 % interval"}`;
+    const beats = `${counted(ef.beats, "beat")}${interval && ", 90 % interval"}`;
     const volumes = ef.edv_ml === null
       ? ""
       : `EDV ${ef.edv_ml.toFixed(0)} ml, ESV ${ef.esv_ml.toFixed(0)} ml. `;

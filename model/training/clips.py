@@ -18,6 +18,7 @@ from scipy.interpolate import RBFInterpolator
 from model.errors import FrameError
 from model.frame import STRUCTURES, Region
 from model.preprocess import find_sector, make_fit, to_network_input
+from model.words import counted
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image and its label map, of one size."""
@@ -83,9 +84,10 @@ def read_patients(folder: Path, side: int, workers: int = 1) -> list[Patient]:
         if ed is not None and es is not None:
             complete.append((name, ed, es, side))
     if not names or broken:
+        which = counted(len(broken), "still") if broken else "all stills"
         raise FrameError(
-            f"{folder}: {len(broken) or 'all'} stills are missing or unreadable, or their mask has "
-            f"another size or labels above {len(STRUCTURES)}: {broken[:20]}"
+            f"{folder}: {which} missing or unreadable, or with a mask of another size or with "
+            f"labels above {len(STRUCTURES)}: {broken[:20]}"
         )
     if workers == 1:
         return [place_patient(*each) for each in complete]

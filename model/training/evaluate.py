@@ -32,6 +32,7 @@ from model.training.scores import (
     surface_distances,
 )
 from model.training.sets.text import read_table
+from model.words import counted
 
 STREAM_FRAMES = 3
 SPLITS = ("test", "valid")
@@ -97,9 +98,10 @@ def read_annotated(data: Path) -> list[Annotated]:
             still = Annotated(row.patient, row.view, row.phase.lower(), *pair, row.mm_per_px)
             stills.append(replace(still, quality=row.quality, stated_ef=row.stated_ef))
     if broken or not stills:
+        which = counted(len(broken), "still") if broken else "all stills"
         raise FrameError(
-            f"{data / split}: {len(broken) or 'all'} stills are missing or unreadable, or do not "
-            f"fit their masks: {broken[:20]}"
+            f"{data / split}: {which} missing or unreadable, or with a mask that does not fit: "
+            f"{broken[:20]}"
         )
     return stills
 

@@ -16,6 +16,7 @@ from model.frame import STRUCTURES
 from model.postprocess import to_source_labels
 from model.predictor import Predictor
 from model.training.evaluate import Annotated, read_annotated, segment_still
+from model.words import counted
 
 WORST = 6
 PICTURE_SIDE = 384
@@ -40,7 +41,7 @@ def write_report(report: dict[str, Any], data: Path, predictor: Predictor, path:
         path: file to write.
     """
     named = report["weights"]
-    title = f"{named['name']} {named['version']} on {report['patients']} patients"
+    title = f"{named['name']} {named['version']} on {counted(report['patients'], 'patient')}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         "<p>In brackets the central 95 % of a bootstrap over patients. For research use only.</p>",

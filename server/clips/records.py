@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import LockError
 from redis.retry import Retry
 
+from model import counted
 from server.clips.depot import Kept
 from server.clips.ledger import OvertakenError
 from server.clips.scripts import BEAT, CHANGES, CLAIM, KEEP, REMOVE, RESERVE, SAVE
@@ -140,7 +141,7 @@ class Records:
             "reserve", clip, json.dumps(row), self._lease_ms, most, declared_bytes, store_bytes
         )
         if told == "full":
-            raise AdmissionError(f"{first} clips are waiting; try again later")
+            raise AdmissionError(f"{counted(first, 'clip')} waiting already; try again later")
         if told == "large":
             raise StorageError("the clips that wait fill the store; try again later")
         return int(first), int(second)

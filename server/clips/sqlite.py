@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from model import counted
 from server.clips.job import RESULT, Job, restored_error
 from server.clips.ledger import Take
 from server.clips.room import Room, remove, size_of
@@ -117,7 +118,9 @@ class SqliteLedger:
         """Take up a clip that begins to come; see Ledger."""
         waiting = [each for each in list(self.jobs.values()) if not each.is_over]
         if len(waiting) >= self._settings.max_clips:
-            raise AdmissionError(f"{len(waiting)} clips are waiting; try again later")
+            raise AdmissionError(
+                f"{counted(len(waiting), 'clip')} waiting already; try again later"
+            )
         wanted_bytes = sum(each.size_bytes for each in waiting) + declared_bytes
         if wanted_bytes > self._settings.clip_store_bytes:
             raise StorageError("the clips that wait fill the store; try again later")

@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from model import load_info
+from model import counted, load_info
 from server.batch.flow import run, start_ray, stop_ray
 from server.batch.inputs import list_inputs
 from server.batch.parts import Parts
@@ -49,7 +49,9 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
     try:
         wanted = list_inputs(request.told, request.out, request.task.key)
         todo = [each for each in wanted if each.name not in parts.done]
-        terminal.say(f"{len(wanted)} clips, {len(wanted) - len(todo)} of them done before")
+        terminal.say(
+            f"{counted(len(wanted), 'clip')}, {len(wanted) - len(todo)} of them done before"
+        )
         if todo:
             cores = os.cpu_count() or 1
             workers = min(request.workers or cores, len(todo))
@@ -74,7 +76,7 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
         parts.close()
     refusals = dict(parts.refused.most_common())
     refused = sum(refusals.values())
-    terminal.say(f"{len(parts.done)} rows in {request.out}, {refused} of them refusals")
+    terminal.say(f"{counted(len(parts.done), 'row')} in {request.out}, {refused} of them refusals")
     for code, count in refusals.items():
         terminal.say(f"  {code}: {count}")
     terminal.give(

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from model import STRUCTURES, load_predictor
+from model import STRUCTURES, counted, load_predictor
 from model.training.evaluate import evaluate
 from model.training.report import write_report
 from server.commands.terminal import Terminal
@@ -31,7 +31,9 @@ def run_evaluation(
         terminal.words.print(_masks_table(report))
         terminal.words.print(_ef_table(report["ef"]))
         named = report["weights"]
-        terminal.say(f"{report['patients']} patients, {named['name']} {named['version']}")
+        terminal.say(
+            f"{counted(report['patients'], 'patient')}, {named['name']} {named['version']}"
+        )
 
 
 def _masks_table(report: dict[str, Any]) -> Table:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from gdkvm_client import Dropped, Frame, GdkvmError, Hello, Result, stream
+from model import counted
 from server.commands.terminal import CommandError, Terminal
 
 if sys.platform != "win32":
@@ -185,9 +186,8 @@ def _name(percentile: float) -> str:
 
 def _table(report: dict[str, Any]) -> Table:
     sessions, frames = report["sessions"], report["frames"]
-    table = Table(
-        "figure", "value", title=f"{sessions['asked']} sessions, {report['fps']:g} frames/s"
-    )
+    asked = counted(sessions["asked"], "session")
+    table = Table("figure", "value", title=f"{asked}, {report['fps']:g} frames/s")
     table.add_row("sessions refused, lost", f"{sessions['refused']}, {sessions['lost']}")
     for code, count in sessions["codes"].items():
         table.add_row(f"  {code}", str(count))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model import load_predictor
+from model import counted, load_predictor
 from server.commands.terminal import CommandError, Terminal
 from server.ingest import open_clip
 from server.replay import Frames, Log, Outcome, replay, wanted_hashes
@@ -43,8 +43,8 @@ def run_replay(path: Path, frames: Path | None, threads: int, terminal: Terminal
     terminal.give(document(log, outcome))
     if outcome.difference is not None:
         raise CommandError("differs", str(outcome.difference))
-    terminal.say(f"{outcome.results} masks and the EF come out as recorded, bit for bit")
-    terminal.say(f"{outcome.dropped} frames were dropped then and are now")
+    terminal.say(f"{counted(outcome.results, 'mask')} and the EF come out as recorded, bit for bit")
+    terminal.say(f"{counted(outcome.dropped, 'frame')} dropped then and now")
     if not outcome.has_end:
         terminal.say("The log does not go to the session's end")
 

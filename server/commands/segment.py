@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from model import EchoError, Predictor, load_info, load_predictor, model_names
+from model import EchoError, Predictor, counted, load_info, load_predictor, model_names
 from server.artefacts import Material, write_all
 from server.commands.terminal import CommandError, Terminal, code_of, foreign_errors, refusal
 from server.export.words import ef_headline, ef_lines
@@ -97,7 +97,7 @@ def lines_of(path: Path, study: Study) -> list[str]:
     """Say what was found in one clip."""
     ef, clip = study.findings.ef, study.document["clip"]
     rows, columns = clip["size"]
-    head = f"{path.name}: {clip['frames']} frames of {columns} x {rows}"
+    head = f"{path.name}: {counted(clip['frames'], 'frame')} of {columns} x {rows}"
     if ef.state == "measured":
         return [head, f"  EF {ef_headline(ef)}, {'; '.join(ef_lines(ef))}"]
     words = ef_lines(ef)[0]

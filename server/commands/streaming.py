@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import gdkvm_client
 from gdkvm_client import Beat, Dropped, Frame, Hello, Result, Summary, stream_blocking
+from model import counted
 from server.commands.terminal import CommandError, Terminal
 from server.export.words import ef_headline, ef_lines, sentence
 from server.ingest import Clip, open_clip
@@ -57,7 +58,7 @@ def stream_clip(request: StreamRequest, terminal: Terminal) -> Summary:
         elapsed_s = time.monotonic() - started
     for line in summary_lines(summary):
         terminal.say(line)
-    answered = f"{summary.results} frames answered, {summary.dropped} dropped"
+    answered = f"{counted(summary.results, 'frame')} answered, {summary.dropped} dropped"
     terminal.say(f"{answered}, {summary.results / elapsed_s:.0f} per second")
     return summary
 

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model import Beat, Frame
+from model import Beat, Frame, counted
 from server.export.film import starts_s
 from server.export.objects import NOTICE
 from server.export.overlay import Findings
@@ -321,10 +321,8 @@ class _Page:
         counts = [f"{states[state]} {words}" for state, words in _STATES.items() if states[state]]
         rows = [[reason_in_words(code), str(count)] for code, count in reasons.most_common()]
         table = _table(("What was seen", "Frames"), rows) if rows else ""
-        return (
-            f"<section><h2>Quality</h2><p>Of {len(frames)} frames: {escape(', '.join(counts))}."
-            f"</p>{table}</section>"
-        )
+        said = f"Of {counted(len(frames), 'frame')}: {escape(', '.join(counts))}."
+        return f"<section><h2>Quality</h2><p>{said}</p>{table}</section>"
 
     def _clip(self) -> str:
         clip = self._about.document["clip"]

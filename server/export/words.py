@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from model import counted
 from server.edits import Edit, last_edits
 
 FIGURES = {
@@ -143,9 +144,8 @@ def ef_lines(ef: EjectionFigures) -> tuple[str, ...]:
     lines = []
     if ef.interval is not None:
         lines.append(f"{whole(ef.interval[0])} to {whole(ef.interval[1])} % (90 % interval)")
-    beats = f"{ef.beats} beat" if ef.beats == 1 else f"{ef.beats} beats"
     rate = "" if ef.heart_rate_bpm is None else f", {whole(ef.heart_rate_bpm)} per minute"
-    lines.append(beats + rate)
+    lines.append(counted(ef.beats, "beat") + rate)
     if ef.edv_ml is not None and ef.esv_ml is not None:
         lines.append(f"EDV {whole(ef.edv_ml)} ml, ESV {whole(ef.esv_ml)} ml")
     notes = [code for code in ef.reasons if code != "single_beat"]

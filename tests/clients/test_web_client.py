@@ -111,6 +111,12 @@ def test_a_reason_is_read_out_in_words_whether_known_or_new() -> None:
     assert (named, unknown) == ("no left ventricle is seen", "some new reason")
 
 
+def test_one_is_singular_and_any_other_number_plural() -> None:
+    code = "import { counted } from './words.js';"
+    said = run_node(f"{code} console.log(JSON.stringify([0, 1, 2].map((n) => counted(n, 'beat'))))")
+    assert said == ["0 beats", "1 beat", "2 beats"]
+
+
 def test_every_reason_that_the_server_gives_is_known_in_words() -> None:
     known = run_node(
         """

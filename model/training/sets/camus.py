@@ -37,6 +37,7 @@ from model.training.sets.study import (
     whole_numbers,
 )
 from model.training.sets.text import read_text
+from model.words import counted
 
 Stack = tuple[NDArray[np.uint8], tuple[float, float]]
 """pixels_THW, and row and column spacing in mm."""
@@ -96,7 +97,8 @@ def find_camus(root: Path, release: Release) -> DataSet:
     problems += [f"patient {name} is listed, but has no folder" for name in absent]
     unlisted = sorted(set(folders) - set(listed))
     if unlisted:
-        notes.append(f"{len(unlisted)} patients are in no list and left out: {', '.join(unlisted)}")
+        names = ", ".join(unlisted)
+        notes.append(f"{counted(len(unlisted), 'patient')} in no list, left out: {names}")
     studies = []
     for name in sorted(set(listed) & set(folders)):
         for view in views:

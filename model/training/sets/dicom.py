@@ -39,6 +39,7 @@ from model.training.sets.study import (
     check_still,
     missing_files,
 )
+from model.words import counted
 
 LAYOUT = "DICOM clips with masks"
 MASKS = "masks.npz"
@@ -206,7 +207,7 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
     columns = slice(sight.left, sight.left + sight.width)
     if max(labels) >= len(images):
         raise FrameError(
-            f"{masks} has masks of {max(labels) + 1} frames, {clip.name} {len(images)}"
+            f"{masks} has masks of {counted(max(labels) + 1, 'frame')}, {clip.name} {len(images)}"
         )
     for frame, mask in labels.items():
         check_still(Path(f"{masks} frame {frame}"), images[frame], mask)

@@ -31,6 +31,7 @@ from model.training.sets.study import (
     missing_files,
 )
 from model.training.sets.text import read_table
+from model.words import counted
 
 LAYOUT = "EchoNet-Dynamic"
 LIST, TRACINGS, VIDEOS = "FileList.csv", "VolumeTracings.csv", "Videos"
@@ -77,10 +78,12 @@ def find_echonet(root: Path) -> DataSet:
     notes = []
     if untraced:
         few = ", ".join(untraced[:20])
-        notes.append(f"{len(untraced)} videos without two traced frames are left out: {few}")
+        notes.append(f"{counted(len(untraced), 'video')} without two traced frames left out: {few}")
     if twice:
         few = ", ".join(twice[:20])
-        notes.append(f"{len(twice)} frames are traced again, the first tracing counts: {few}")
+        notes.append(
+            f"{counted(len(twice), 'frame')} traced again, the first tracing counts: {few}"
+        )
     tables = (root / LIST, root / TRACINGS)
     return DataSet(LAYOUT, root, KNOWN_LV, tuple(studies), tuple(problems), tuple(notes), tables)
 
@@ -200,7 +203,9 @@ def read(
     last = max(frame for frame, _ in traced)
     if len(images) < count or last >= len(images) or min(traced)[0] < 0:
         wanted = max(count, last + 1)
-        raise FrameError(f"{video} holds {len(images)} frames where {wanted} are listed or traced")
+        raise FrameError(
+            f"{video} holds {counted(len(images), 'frame')} where {wanted} are listed or traced"
+        )
     size = images[0].shape[0], images[0].shape[1]
     masks = {frame: draw_tracing(chords, size) for frame, chords in traced}
     for frame, mask in masks.items():

@@ -224,7 +224,7 @@ async def test_no_more_wait_at_all_stores_together_than_may(pair: Pair) -> None:
         await here.store.open(None),
     ]
     for keeper in pair:
-        with pytest.raises(AdmissionError, match="3 clips are waiting"):
+        with pytest.raises(AdmissionError, match="3 clips waiting"):
             await keeper.store.open(None)
     here.store.discard(coming[0])
 

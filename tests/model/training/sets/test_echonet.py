@@ -51,7 +51,7 @@ def test_of_a_frame_that_is_traced_twice_the_first_tracing_counts(tmp_path: Path
         "0X2": ("VAL", {2: SMALL, 6: LARGE}),
     }
     found = open_set(write_echonet(tmp_path, videos))
-    assert "2 frames are traced again" in found.notes[0]
+    assert "2 frames traced again" in found.notes[0]
     (study,) = found.of_split("train")
     assert [int(labels.sum()) for labels in study.read(False).labels] == [31 * 51, 21 * 36]
 
