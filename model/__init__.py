@@ -25,6 +25,7 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
+from model.region import Calibration, DeclaredRegion, choose_region
 from model.sector import Sector, fan_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
 from model.words import counted
@@ -34,6 +35,8 @@ __all__ = [
     "Beat",
     "BeatTracker",
     "Biplane",
+    "Calibration",
+    "DeclaredRegion",
     "Drawn",
     "EchoError",
     "EjectionFraction",
@@ -56,6 +59,7 @@ __all__ = [
     "ViewDisks",
     "WeightsError",
     "biplane_volume_ml",
+    "choose_region",
     "compare_r_waves",
     "correct_mask",
     "counted",

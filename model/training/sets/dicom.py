@@ -29,6 +29,7 @@ from pydicom.pixels.utils import pixel_array
 from model.errors import FrameError
 from model.frame import STRUCTURES, Region
 from model.preprocess import find_sector
+from model.region import DeclaredRegion, choose_region
 from model.sector import fan_probes, find_fan
 from model.training.sets.study import (
     KNOWN_ALL,
@@ -201,8 +202,8 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
         FrameError: a file that is damaged, masks of another clip, or one phase only.
     """
     labels = _read_labels(masks)
-    images, region, spacing_mm = _read_clip(clip)
-    images, sight = _seen(images, region)
+    images, declared = _read_clip(clip)
+    images, sight, spacing_mm = _seen(images, declared)
     rows = slice(sight.top, sight.top + sight.height)
     columns = slice(sight.left, sight.left + sight.width)
     if max(labels) >= len(images):
@@ -227,25 +228,26 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
 
 
 def _seen(
-    images: list[NDArray[np.uint8]], region: Region | None
-) -> tuple[list[NDArray[np.uint8]], Region]:
-    """The frames as a served clip shows them to the network, and the box that it looks at.
+    images: list[NDArray[np.uint8]], declared: list[DeclaredRegion]
+) -> tuple[list[NDArray[np.uint8]], Region, tuple[float, float] | None]:
+    """The frames as a served clip shows them to the network, the box that it looks at, their size.
 
     This is the fan, all else black; without one the declared region; without that what is bright
     in the first frame that shows enough.
     """
-    fan = find_fan([images[k] for k in fan_probes(len(images))], region)
+    rows, columns = images[0].shape
+    probes = [images[k] for k in fan_probes(len(images))]
+    told = choose_region(declared, rows, columns, probes)
+    fan = find_fan(probes, told.region)
     if fan is not None:
-        return [fan.seen(image) for image in images], fan.box
+        return [fan.seen(image) for image in images], fan.box, told.spacing_mm
     found = (box for image in images if (box := find_sector(image)) is not None)
-    whole = Region(0, 0, images[0].shape[0], images[0].shape[1])
-    return images, region or next(found, whole)
+    sight = told.region or next(found, Region(0, 0, rows, columns))
+    return images, sight, told.spacing_mm
 
 
-def _read_clip(
-    path: Path,
-) -> tuple[list[NDArray[np.uint8]], Region | None, tuple[float, float] | None]:
-    """Luma of every frame, the part of it that shows tissue, and the pixels' size."""
+def _read_clip(path: Path) -> tuple[list[NDArray[np.uint8]], list[DeclaredRegion]]:
+    """Luma of every frame, and the regions that the header declares."""
     try:
         stored = pydicom.dcmread(path)
         pixels = pixel_array(stored)
@@ -258,10 +260,11 @@ def _read_clip(
         images = [_luma(frame, bits) for frame in frames]
         if stored.PhotometricInterpretation == "MONOCHROME1":
             images = [np.bitwise_not(image) for image in images]
-    except READ_ERRORS as error:
+        items = stored.get("SequenceOfUltrasoundRegions") or ()
+        return images, [_declared(item) for item in items]
+    except (TypeError, *READ_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FrameError(f"{path} cannot be decoded: {reason}") from error
-    return images, *_tissue(stored)
 
 
 def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:
@@ -269,18 +272,18 @@ def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return eight if eight.ndim == 2 else np.asarray(cv2.cvtColor(eight, cv2.COLOR_RGB2GRAY))
 
 
-def _tissue(stored: Any) -> tuple[Region | None, tuple[float, float] | None]:
-    """The largest two-dimensional tissue region inside the image, and its pixels' size in mm."""
-    best, spacing_mm, largest = None, None, 0
-    for region in stored.get("SequenceOfUltrasoundRegions") or ():
-        left, top = int(region.RegionLocationMinX0), int(region.RegionLocationMinY0)
-        right, bottom = int(region.RegionLocationMaxX1), int(region.RegionLocationMaxY1)
-        is_tissue = region.RegionSpatialFormat == 1 and region.RegionDataType == 1
-        is_inside = 0 <= left < right < stored.Columns and 0 <= top < bottom < stored.Rows
-        area = (right - left) * (bottom - top)
-        if is_tissue and is_inside and area > largest:
-            best, largest = Region(top, left, bottom - top + 1, right - left + 1), area
-            is_cm = region.PhysicalUnitsXDirection == region.PhysicalUnitsYDirection == 3
-            sides = 10 * abs(region.PhysicalDeltaY), 10 * abs(region.PhysicalDeltaX)
-            spacing_mm = sides if is_cm and min(sides) > 0 else None
-    return best, spacing_mm
+def _declared(item: Any) -> DeclaredRegion:
+    """An item of SequenceOfUltrasoundRegions; one that lacks a corner is no box."""
+    corners = ("MinX0", "MinY0", "MaxX1", "MaxY1")
+    left, top, right, bottom = (int(item.get(f"RegionLocation{each}", -1)) for each in corners)
+    deltas_cm = [item.get("PhysicalDeltaY"), item.get("PhysicalDeltaX")]
+    return DeclaredRegion(
+        left,
+        top,
+        right,
+        bottom,
+        item.get("RegionSpatialFormat"),
+        item.get("RegionDataType"),
+        (item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")),
+        None if None in deltas_cm else (float(deltas_cm[0]), float(deltas_cm[1])),
+    )

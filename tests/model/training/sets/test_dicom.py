@@ -11,6 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import RLELossless
 
 from model.errors import FrameError
+from model.frame import Region
 from model.preprocess import make_fit, to_network_input
 from model.training.patients import read_studies
 from model.training.sets import open_set
@@ -104,7 +105,6 @@ def test_the_tissue_region_is_cut_out_and_gives_the_pixels_size(root: Path) -> N
         region(0, 0, 10, 10, RegionDataType=10),
         region(0, 0, 20, 20),
         region(4, 2, 91, 99),
-        region(0, 0, 500, 500),
     ]
     clip = root / "train" / "one" / "clip.dcm"
     save(ultrasound(images, SequenceOfUltrasoundRegions=regions), clip)
@@ -136,6 +136,39 @@ def test_training_sees_of_a_clip_what_the_network_sees_of_it_served(
     for still, frame in zip((patient.ed, patient.es), frames, strict=True):
         seen = 255 * to_network_input(frame.pixels_HW, fit)[0, 0]
         np.testing.assert_array_equal(still.image_HW, np.rint(seen))
+
+
+def without(keyword: str) -> Dataset:
+    made = region(4, 2, 91, 99)
+    delattr(made, keyword)
+    return made
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        [region(4, 2, 96, 112)],  # half open
+        [region(4, 2, 91, 99), region(0, 0, 500, 500)],
+        [region(4, 2, 91, 99, PhysicalDeltaX=3.0)],
+        [region(4, 2, 91, 99, RegionDataType=2)],
+        [without("PhysicalDeltaX")],
+        [without("RegionLocationMinY0"), region(4, 2, 91, 99)],
+        [without("RegionSpatialFormat"), region(0, 0, 80, 99)],
+    ],
+)
+def test_a_region_is_taken_for_training_as_it_is_served(
+    root: Path, declared: list[Dataset]
+) -> None:
+    clip = root / "train" / "one" / "clip.dcm"
+    images = hearts()[0]
+    save(ultrasound(images, SequenceOfUltrasoundRegions=declared), clip)
+    with open_clip(clip) as served:
+        assert served.sector is None
+        box = served.sight or Region(0, 0, *served.size)
+    recording = open_set(root).studies[0].read(False)
+    seen = images[0, box.top : box.top + box.height, box.left : box.left + box.width]
+    np.testing.assert_array_equal(recording.images[0], seen)
+    assert recording.spacing_mm == served.spacing_mm
 
 
 def test_the_view_is_read_from_its_code(root: Path) -> None:
