@@ -45,8 +45,13 @@ def add_key(path: Path, name: str, scopes: str, limits: Limits, terminal: Termin
         raise CommandError("bad_request", f"there is a key {key.name} already; revoke it first")
     with editing(path) as lines:
         lines.append(key.to_line())
-    terminal.give({"name": key.name, "key": secret, "scopes": list(key.scopes)})
-    terminal.say(secret)
+    try:
+        terminal.give({"name": key.name, "key": secret, "scopes": list(key.scopes)})
+        terminal.say(secret)
+    except (OSError, SystemExit):  # nobody was told the key
+        with editing(path) as lines:
+            lines.remove(key.to_line())
+        raise
     # Not on standard output, which goes into a file as it is.
     terminal.note(f"That is the key of {key.name}. It is kept nowhere: note it now.")
 

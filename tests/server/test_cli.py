@@ -177,6 +177,19 @@ def test_a_new_key_goes_into_a_file_as_it_is(tmp_path: Path) -> None:
     assert hashlib.sha256(key.encode()).hexdigest() in file.read_text()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_new_key_that_nobody_is_told_is_not_kept(tmp_path: Path, as_json: tuple[str]) -> None:
+    file = tmp_path / "keys"
+    assert gdkvm("keys", "add", "a", "--file", str(file)).exit_code == 0
+    before = file.read_text()
+    words = [sys.executable, "-m", "server", "keys", "add", "b", "--file", str(file), *as_json]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "(storage_full)" in done.stderr) == (1, True)
+    assert file.read_text() == before
+
+
 def test_a_name_that_the_terminal_cannot_show_is_told_all_the_same(tmp_path: Path) -> None:
     clip = tmp_path / "\u2603.dcm"
     clip.write_bytes(server.ingest.sample_path().read_bytes())
