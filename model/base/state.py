@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.base.config import KEY_WIDTH, QUERIES, STRIDE, VALUE_WIDTH
 from model.errors import StateError
+from model.words import counted
 
 STATE_NAMES = (
     "memory_BNKV",
@@ -103,6 +104,6 @@ class BaseState:
         batch, _, height_px, width_px = self.masks_BNHW.shape
         if image_BCHW.shape != torch.Size((batch, 1, height_px, width_px)):
             raise StateError(
-                f"the state is of {batch} sessions of 1 x {height_px} x {width_px}, "
+                f"the state is of {counted(batch, 'session')} of 1 x {height_px} x {width_px}, "
                 f"the image is {' x '.join(map(str, image_BCHW.shape))}"
             )

@@ -205,7 +205,7 @@ def test_without_its_auxiliary_head_it_has_no_auxiliary_logits() -> None:
 def test_an_image_that_does_not_fit_the_state_is_refused(
     network: BaseNetwork, shape: tuple[int, ...]
 ) -> None:
-    named = "1 sessions of 1 x 64 x 64.*" + " x ".join(map(str, shape))
+    named = "1 session of 1 x 64 x 64.*" + " x ".join(map(str, shape))
     with pytest.raises(StateError, match=named):
         network.step(torch.zeros(shape), network.initial_state(1, SIDE, SIDE))
 

@@ -52,7 +52,7 @@ def test_people_read_every_score_with_its_interval_where_there_is_one(
     assert said.count("0.900 (0.400 to 1.400)") == 9
     assert "4.12 (3.62 to 4.62)" in said
     assert "5.00 " in said
-    assert "1 patients, a 1" in said
+    assert "1 patient, a 1" in said
 
 
 def test_a_page_is_written_where_it_is_asked_for(
