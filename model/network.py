@@ -185,14 +185,7 @@ class Decoder(nn.Module):
 
 
 class LiveNetwork(nn.Module):
-    """``gdkvm-live``: one step a frame, state in and state out.
-
-    Attributes:
-        RECURRENT: its parts that only read or make the state; with a state of zeros, a first
-            frame's scores depend on none of them.
-    """
-
-    RECURRENT = ("address", "from_memory", "from_sensory", "gates", "value", "sensory")
+    """``gdkvm-live``: one step a frame, state in and state out."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class TrainConfig:
             a published checkpoint too.
         network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
             the cavity alone, for which the settings of burst, negatives, folds, soft labels,
-            truncation, memory_only, widths and encoder mean nothing.
+            truncation, widths and encoder mean nothing.
         alpha_rule: the memory law of "base".
         imagenet: folder of torchvision's weights that the encoders begin with, or empty:
             ``resnet50-*.pth`` and ``resnet18-*.pth`` of "base", ``mobilenet_v2-*.pth`` of "live"
@@ -58,8 +58,6 @@ class TrainConfig:
         rate_drops: steps at which the learning rate falls to a tenth; without any it warms up and
             falls by half a cosine.
         freeze_norm: keep the batch-norm statistics of ``start``.
-        memory_only: train what carries from frame to frame, and the presence output; a first
-            frame's masks stay those of ``start``. Needs ``freeze_norm``.
         burst_share: share of clips that hold a burst of corrupted frames.
         negative_share: share of a batch that shows no apical view.
         negative_weight: weight of the presence loss.
@@ -91,7 +89,6 @@ class TrainConfig:
     clip_frames: int = 1
     truncate_frames: int = 0
     freeze_norm: bool = False
-    memory_only: bool = False
     burst_share: float = 0.6
     negative_share: float = 0.08
     negative_weight: float = 0.1
@@ -123,8 +120,6 @@ class TrainConfig:
             raise WeightsError("setting frames_between needs the device cpu")
         if self.network == "base" and self.clip_frames < 2:
             raise WeightsError("setting clip_frames must be at least 2 for the network base")
-        if self.memory_only and not self.freeze_norm:
-            raise WeightsError("setting memory_only needs freeze_norm")
         if not 0 <= self.fold < self.folds:
             raise WeightsError("setting fold must be at least 0 and below folds")
         self.shape()

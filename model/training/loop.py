@@ -223,10 +223,6 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
     network = LiveNetwork(model_config)
     if config.imagenet:
         load_imagenet(network, Path(config.imagenet))
-    if config.memory_only:
-        network.requires_grad_(False)
-        for part in (*LiveNetwork.RECURRENT, "presence"):
-            network.get_submodule(part).requires_grad_(True)
     network = network.to(config.device)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
@@ -247,10 +243,9 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Of what is trained: matrices and kernels decay, biases, norms and gains do not."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1]
-    free = [p for p in trained if p.ndim <= 1]
+    """Matrices and kernels decay, biases, norms and gains do not."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},

@@ -49,7 +49,6 @@ def test_a_whole_number_is_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ('data = "a"\nsteps = 1.5', "steps"),
         ('data = "a"\nsteps = true', "steps"),
         ('data = "a"\nfreeze_norm = 1', "freeze_norm"),
-        ('data = "a"\nmemory_only = true', "memory_only needs freeze_norm"),
         ("data = 3", "data"),
         ('data = "a"\nsteps = 0', "steps"),
         ('data = "a"\nbatch = -1', "batch"),
