@@ -5,7 +5,7 @@ import { ClipPlayer } from "./clipplayer.js";
 import { byId, make, table, takeKeys, write } from "./dom.js";
 import { OutlineEditor } from "./editor.js";
 import { drawCurve, drawFrame, drawNext, secondsAt, tallness } from "./draw.js";
-import { counted, efInWords, figure, qualityInWords, reasonInWords, sentence, spoken } from "./words.js";
+import { counted, efInWords, figure, qualityInWords, sentence, spoken, useInWords } from "./words.js";
 
 const STEP = 10;
 const FILES = [
@@ -137,7 +137,7 @@ export class ResultView {
       this.#jump(beat.ed_seq, "end diastole", index),
       this.#jump(beat.es_seq, "end systole", index),
       ...(hasVolume ? [`${volume(beat.ed_seq)} / ${volume(beat.es_seq)}`] : []),
-      beat.reasons.map(reasonInWords).join("; ") || "used",
+      useInWords(beat, beats),
     ]);
     const titles = ["Beat", "EF", "ED frame", "ES frame", ...(hasVolume ? ["ED / ES, ml"] : []), "Use"];
     return byId("beats").replaceChildren(table("Beats", titles, rows));

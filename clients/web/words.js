@@ -63,6 +63,15 @@ export function reasonInWords(code) {
   return REASONS[code] ?? code.replaceAll("_", " ");
 }
 
+/** Whether a beat counts towards the EF, or why not: whole ones do, or of two halves about one ED that which empties further. */
+export function useInWords(beat, beats) {
+  if (beat.reasons.length) return beat.reasons.map(reasonInWords).join("; ");
+  const sound = beats.filter(({ reasons }) => !reasons.length);
+  if (!beat.is_complete && sound.some(({ is_complete }) => is_complete)) return "whole beats are used";
+  const isLess = sound.some((other) => other.ed_seq === beat.ed_seq && other.ef_percent > beat.ef_percent);
+  return isLess ? "the other half is used" : "used";
+}
+
 /** What a server says of an error, as the sentence that it is. */
 export function spoken(message) {
   return `${message[0].toUpperCase()}${message.slice(1)}${/[.!?]$/.test(message) ? "" : "."}`;

@@ -2,9 +2,12 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
+from model import Beat
+from model.measure.biplane import counted_beats
 from server.ingest.clip import WARNINGS
 from tests.clients.node import ROOT, run_node
 
@@ -115,6 +118,29 @@ def test_one_is_singular_and_any_other_number_plural() -> None:
     code = "import { counted } from './words.js';"
     said = run_node(f"{code} console.log(JSON.stringify([0, 1, 2].map((n) => counted(n, 'beat'))))")
     assert said == ["0 beats", "1 beat", "2 beats"]
+
+
+def test_the_beats_called_used_are_those_that_the_ef_counts() -> None:
+    halves = [heartbeat(0, 20, 62.0, is_complete=False), heartbeat(1, 20, 52.0, is_complete=False)]
+    other = heartbeat(2, 50, 55.0, is_complete=False)
+    whole = heartbeat(3, 80, 58.0)
+    rejected = heartbeat(4, 110, 90.0, "ef_out_of_range")
+    script = """
+        import { useInWords } from "./words.js";
+        const beats = JSON.parse(process.argv.at(-1));
+        console.log(JSON.stringify(beats.map((beat) => useInWords(beat, beats))));
+    """
+    for beats in (halves, [*halves, other], [*halves, whole], [whole, rejected], [rejected]):
+        said = run_node(script, json.dumps([asdict(beat) for beat in beats]))
+        used = [beat for beat, words in zip(beats, said, strict=True) if words == "used"]
+        assert used == counted_beats(beats)
+
+
+def heartbeat(
+    number: int, ed_seq: int, ef_percent: float, *reasons: str, is_complete: bool = True
+) -> Beat:
+    seqs, volumes = (ed_seq, ed_seq + 10), (None, None)
+    return Beat(number, 0, *seqs, None, None, *volumes, ef_percent, 40.0, is_complete, reasons)
 
 
 def test_every_reason_that_the_server_gives_is_known_in_words() -> None:
