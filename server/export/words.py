@@ -69,7 +69,7 @@ _REASONS = {
     # of a frame
     "axis_flipped": "the long axis flipped",
     "no_left_ventricle": "no left ventricle is seen",
-    "view_uncertain": "it may not be an apical view of a heart",
+    "view_uncertain": "it may be no apical view of a heart, or too little of one",
     "ventricle_in_pieces": "the ventricle is in pieces",
     "holes_in_ventricle": "the ventricle has holes",
     "implausible_size": "the ventricle has an implausible size",
