@@ -189,6 +189,7 @@ def add_bursts(
     kinds_T = np.full(len(images_THW), -1)
     t = int(rng.integers(*gap))
     while t < len(images_THW):
+        # The last kind is left out: a memory is not asked to make up half a ventricle.
         kind, end = int(rng.integers(LOST_CONTACT)), t + int(rng.integers(shortest, 11))
         for k in range(t, min(end, len(images_THW))):
             dark = np.zeros_like(images_THW[k])

@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Keep it for the next step, for as long as this process lives.
 
     Every step asks for what the one before freed, up to a gigabyte. By default its pages go back to
-    the system in between, and each costs a fault when it comes again: a quarter of a step's time.
+    the system in between, and each costs a fault when it comes again.
     Nothing happens where the C library has no such switch.
 
     Source:

@@ -101,7 +101,7 @@ CORRUPTIONS = 7
 DARK, LOST_CONTACT = 0, 6
 MOST_HIDDEN = 0.25
 """Share of the ventricle that lost contact may hide before the view counts as absent: an outline
-that is mostly made up is not to be measured."""
+of which so much is made up is not to be measured."""
 
 
 def random_corruption(kind: int, rng: Generator) -> Corruption:
