@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.errors import FrameError
 from model.training.clips import Patient
 from model.training.config import TrainConfig
 from model.training.device import DeviceBatch, DeviceSynthesis
@@ -87,20 +85,3 @@ def _ahead(
     finally:
         for future in ahead:
             future.cancel()
-
-
-def read_negatives(folder: str) -> list[NDArray[np.uint8]]:
-    """Grey images of the folder, sorted by name; none where no folder is given.
-
-    Raises:
-        FrameError: the folder holds no PNG image, or unreadable ones; they are named.
-    """
-    if not folder:
-        return []
-    paths = sorted(Path(folder).glob("*.png"))
-    found = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths]
-    images = [np.asarray(image, np.uint8) for image in found if image is not None]
-    if not images or len(images) < len(paths):
-        broken = [path.name for path, image in zip(paths, found, strict=True) if image is None]
-        raise FrameError(f"{folder}: no PNG images, or unreadable ones: {broken[:20] or 'all'}")
-    return images

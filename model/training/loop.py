@@ -32,10 +32,11 @@ from model.training.clips import Patient
 from model.training.config import TrainConfig
 from model.training.device import DeviceBatch
 from model.training.distill import soften
-from model.training.feed import batches, read_negatives
+from model.training.feed import batches
 from model.training.folder import add_to_log, claim, keep_data, trim_log
 from model.training.heap import keep_freed_memory
 from model.training.losses import total_loss
+from model.training.others import read_negatives
 from model.training.parallel import Crew, join, share_norms
 from model.training.patients import folds_of, read_studies
 from model.training.sets import DataSet, Study, open_set

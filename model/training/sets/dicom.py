@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
+import pydicom.misc
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
@@ -225,6 +226,30 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
         spacing_mm,
         is_cropped=True,
     )
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    return pydicom.misc.is_dicom(path)
+
+
+def read_seen(path: Path) -> list[NDArray[np.uint8]]:
+    """What the network would see of every frame of a clip, were it served.
+
+    Raises:
+        FrameError: a file that cannot be decoded.
+    """
+    return as_served(*_read_clip(path))
+
+
+def as_served(
+    images: list[NDArray[np.uint8]], declared: list[DeclaredRegion]
+) -> list[NDArray[np.uint8]]:
+    """What the network would see of the frames of one clip, whose header declares these regions."""
+    seen, sight, _ = _seen(images, declared)
+    rows = slice(sight.top, sight.top + sight.height)
+    columns = slice(sight.left, sight.left + sight.width)
+    return [image[rows, columns] for image in seen]
 
 
 def _seen(
