@@ -52,7 +52,7 @@ COUNTED_SHARE = 0.5
 
 PATIENCE_FRAMES = 90
 USABLE_SHARE = 0.5
-"""After so many frames a stream with fewer usable ones is told why it has no beat."""
+"""After so many frames of a view a stream with fewer usable ones is told why it has no beat."""
 
 FEWEST_FRAMES = 8
 
@@ -167,9 +167,8 @@ def _without_beats(
     if is_finished and tally.frames < FEWEST_FRAMES:
         reasons += ("too_few_frames",)
     reasons += (*notes, "no_complete_beat")
-    is_hopeless = tally.frames >= PATIENCE_FRAMES and tally.usable_share < USABLE_SHARE
-    is_hopeless |= tally.frames >= PATIENCE_FRAMES and "times_not_rising" in notes
-    if is_finished or is_hopeless:
+    is_unlikely = tally.usable_share < USABLE_SHARE or "times_not_rising" in notes
+    if is_finished or (is_unlikely and tally.of_view >= PATIENCE_FRAMES):
         return EjectionFraction.without_figure("withheld", reasons)
     return EjectionFraction.without_figure("pending", ("no_complete_beat",))
 

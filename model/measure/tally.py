@@ -17,6 +17,7 @@ class FrameTally:
 
     Attributes:
         frames: how many were seen.
+        of_view: how many of them since the last long pause.
         usable: how many of them may be measured.
         weight: of all frames, with forgetting; so are the next two.
         usable_weight: of those that may be measured.
@@ -24,6 +25,7 @@ class FrameTally:
     """
 
     frames: int = 0
+    of_view: int = 0
     usable: int = 0
     weight: float = 0.0
     usable_weight: float = 0.0
@@ -32,6 +34,7 @@ class FrameTally:
     def add(self, reasons: tuple[str, ...], is_usable: bool) -> None:
         """Count a frame."""
         self.frames += 1
+        self.of_view += 1
         self.usable += is_usable
         self.weight = FORGETTING * self.weight + 1.0
         self.usable_weight = FORGETTING * self.usable_weight + is_usable
@@ -43,6 +46,7 @@ class FrameTally:
 
     def forget(self) -> None:
         """Forget all frames but the last, which may be measured: it begins another view."""
+        self.of_view = 1
         self.weight = self.usable_weight = 1.0
         self.weights = [0.0] * len(FRAME_REASONS)
 

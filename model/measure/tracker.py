@@ -107,10 +107,12 @@ class BeatTracker:
         self._at.is_finished = False
         if self._at.first_seq is None:
             self._at.first_seq = seq
-        if not self._log.beats:
+        if not self._shown_beats():
             self._ef = None
         time_ms = self._clock.read(seq, time_us)
         if time_ms is None:
+            # The notes tell of it at once: where the clock stands still no beat follows.
+            self._ef = None
             return ()
         beats = self._close_run() if self._is_broken(time_ms) else ()
         if is_usable or len(self._store) > 0:
