@@ -95,12 +95,13 @@ def index_beats(beats: Sequence[ClosedBeat]) -> list[ClosedBeat]:
 
 def heart_rate_bpm(beats: Sequence[ClosedBeat]) -> float | None:
     """Tell the mean rate over the beats' own lengths, None without a clock or a whole beat."""
+    timed = [beat for beat in beats if beat.is_timed]
     lengths = [
         beat.cycle.end_ms - beat.cycle.ed_ms
-        for beat in beats
-        if beat.is_timed and beat.cycle.is_complete and beat.cycle.end_ms is not None
+        for beat in timed
+        if beat.cycle.is_complete and beat.cycle.end_ms is not None
     ]
-    intervals = [each for each in intervals_ms(beats) if each is not None]
+    intervals = [each for each in intervals_ms(timed) if each is not None]
     if not lengths:
         return None
     return 60_000.0 / fmean(intervals if len(intervals) >= FEWEST_INTERVALS else lengths)

@@ -125,3 +125,17 @@ def test_an_extra_beat_does_not_pull_the_ef() -> None:
     times = frame_times_ms(sum(rr_ms) / 1000, 40)
     ef = follow(times, noisy_readings(heart, times, 0.01)).ef
     assert ef.percent == pytest.approx(58, abs=2)
+
+
+@pytest.mark.parametrize("fps", [20, 60])
+def test_frames_without_a_time_tell_no_heart_rate_and_leave_the_earlier_beats_theirs(
+    fps: float,
+) -> None:
+    # The made-up clock runs at 30 frames a second whatever the true rate is.
+    times = frame_times_ms(14.0, fps)
+    sent = [None if at_ms > 5_000 else float(at_ms) for at_ms in times]
+    told = follow(sent, noisy_readings(Heart.regular(65, 60), times, 0.01))
+    untimed = [beat for beat in told.beats() if beat.ed_time_ms is None]
+    assert len(untimed) > 4
+    assert "time_base_unknown" in told.ef.reasons
+    assert told.ef.heart_rate_bpm == pytest.approx(65, rel=0.02)
