@@ -26,7 +26,7 @@ from model.measure import (
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
 from model.region import Calibration, DeclaredRegion, choose_region
-from model.sector import Sector, fan_probes, find_fan
+from model.sector import Sector, fan_probes, film_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
 from model.words import counted
 
@@ -65,6 +65,7 @@ __all__ = [
     "counted",
     "derive_figures",
     "fan_probes",
+    "film_probes",
     "find_fan",
     "load_info",
     "load_predictor",

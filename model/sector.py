@@ -26,6 +26,13 @@ T = TypeVar("T", bound=np.generic)
 _PROBES = 5
 """Frames of a clip that are looked at: what one of them leaves dark, another one shows."""
 
+_FILM_PROBES = 30
+"""Frames of a film that are looked at before the first is given: a beat, or most of one, since
+parts of a fan are dark in some of it."""
+
+_FILM_PROBES_BYTES = 64 << 20
+"""No more of them than this, where pictures are large."""
+
 _SEARCH_PX = 256
 _LEVEL, _CAP = 6, 24
 """Grey from which a smoothed pixel counts as insonified, and what brighter ones count as."""
@@ -117,6 +124,11 @@ class Sector:
 def fan_probes(count: int) -> list[int]:
     """Which frames of a clip of so many are looked at: from all over it, rising."""
     return sorted({index * count // _PROBES for index in range(_PROBES)})
+
+
+def film_probes(rows: int, columns: int) -> int:
+    """How many of a film's first frames are looked at, since its length shows at its end."""
+    return min(_FILM_PROBES, max(1, _FILM_PROBES_BYTES // (rows * columns)))
 
 
 def find_fan(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sector | None:

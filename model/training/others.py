@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from model.errors import FrameError
 from model.sector import fan_probes
 from model.training.sets.dicom import as_served, is_dicom, read_seen
-from model.training.sets.echonet import read_video
+from model.training.sets.film import probes_of_film, read_film
 from model.training.sets.study import named
 
 STILLS = (".png",)
@@ -67,4 +67,5 @@ def _read_still(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def _read_film(path: Path) -> list[NDArray[np.uint8]]:
-    return as_served(read_video(path), declared=[])
+    images = read_film(path)
+    return as_served(images, probes_of_film(images), declared=[])

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, Region, find_fan
+from model import Frame, Region, film_probes, find_fan
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
     DecodeFailedError,
@@ -99,19 +99,10 @@ def open_film_clip(
         frames.close()
 
 
-FIRST_FRAMES = 30
-"""Frames of a film that are looked at before the first is given: a beat, or most of one, since
-parts of a fan are dark in some of it."""
-
-FIRST_BYTES = 64 << 20
-"""No more of them than this, where pictures are large."""
-
-
 @contextmanager
 def looked_ahead(film: Clip) -> Iterator[tuple[Clip, list[NDArray[np.uint8]]]]:
     """Read a film's first frames early, and give them again: the film, and their luma."""
-    fitting = max(1, FIRST_BYTES // (film.size[0] * film.size[1]))
-    first = list(islice(film.frames, min(FIRST_FRAMES, fitting)))
+    first = list(islice(film.frames, film_probes(*film.size)))
     frames = (frame for frame in chain(first, film.frames))
     with closing(frames):
         yield replace(film, frames=frames), [frame.pixels_HW for frame in first]

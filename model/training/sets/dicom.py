@@ -9,10 +9,12 @@ the clip. ``labelled_T``, if it is there, says which frames somebody drew or che
 those that show a ventricle. ``structures``, if it is there, names the labels that were drawn.
 
 Source:
-    DICOM PS3.3 C.8.5.5 (region calibration), C.8.20 (segmentation), PS3.16 CID 12226 (views).
+    DICOM PS3.3 C.8.5.5 (region calibration), C.8.20 (segmentation), PS3.5 8.2.5 to 8.2.8 (video),
+    PS3.16 CID 12226 (views).
 """
 
 import hashlib
+import io
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 import pydicom
 import pydicom.misc
 from numpy.typing import NDArray
+from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
@@ -32,6 +35,7 @@ from model.frame import STRUCTURES, Region
 from model.preprocess import find_sector
 from model.region import DeclaredRegion, choose_region
 from model.sector import fan_probes, find_fan
+from model.training.sets.film import container_of, probes_of_film, read_film
 from model.training.sets.study import (
     KNOWN_ALL,
     SPLITS,
@@ -52,6 +56,18 @@ SEGMENT_CODES = {"87878005": 1, "49848007": 2, "82471001": 3}
 TWO_CHAMBER_CODES = {"399232001", "G-A19B"}
 READ_ERRORS = (OSError, ValueError, KeyError, AttributeError, IndexError, RuntimeError)
 """What pydicom and numpy raise on files that are cut off or damaged."""
+
+_ENCAPSULATED = "1.2.840.10008.1.2.4."
+_BARE_FILMS = {
+    **dict.fromkeys(("100", "101"), "mpegvideo"),
+    **dict.fromkeys(("102", "103", "104", "105", "106"), "h264"),
+    **dict.fromkeys(("107", "108"), "hevc"),
+}
+"""FFmpeg's name of a bare bit stream, by what follows in the identifier of a transfer syntax whose
+frames are one film; some identifiers go on."""
+
+Images = list[NDArray[np.uint8]]
+"""Luma of frames of one size."""
 
 Labels = dict[int, NDArray[np.uint8]]
 """The label map of every frame that somebody drew."""
@@ -203,8 +219,7 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
         FrameError: a file that is damaged, masks of another clip, or one phase only.
     """
     labels = _read_labels(masks)
-    images, declared = _read_clip(clip)
-    images, sight, spacing_mm = _seen(images, declared)
+    images, sight, spacing_mm = _seen(*_read_clip(clip))
     rows = slice(sight.top, sight.top + sight.height)
     columns = slice(sight.left, sight.left + sight.width)
     if max(labels) >= len(images):
@@ -243,25 +258,30 @@ def read_seen(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def as_served(
-    images: list[NDArray[np.uint8]], declared: list[DeclaredRegion]
+    images: Images, probes: Images, declared: list[DeclaredRegion]
 ) -> list[NDArray[np.uint8]]:
-    """What the network would see of the frames of one clip, whose header declares these regions."""
-    seen, sight, _ = _seen(images, declared)
+    """What the network would see of the frames of one clip.
+
+    Args:
+        images: luma of every frame.
+        probes: those of them in which the server looks for the fan.
+        declared: the regions that its header declares.
+    """
+    seen, sight, _ = _seen(images, probes, declared)
     rows = slice(sight.top, sight.top + sight.height)
     columns = slice(sight.left, sight.left + sight.width)
     return [image[rows, columns] for image in seen]
 
 
 def _seen(
-    images: list[NDArray[np.uint8]], declared: list[DeclaredRegion]
-) -> tuple[list[NDArray[np.uint8]], Region, tuple[float, float] | None]:
+    images: Images, probes: Images, declared: list[DeclaredRegion]
+) -> tuple[Images, Region, tuple[float, float] | None]:
     """The frames as a served clip shows them to the network, the box that it looks at, their size.
 
     This is the fan, all else black; without one the declared region; without that what is bright
     in the first frame that shows enough.
     """
     rows, columns = images[0].shape
-    probes = [images[k] for k in fan_probes(len(images))]
     told = choose_region(declared, rows, columns, probes)
     fan = find_fan(probes, told.region)
     if fan is not None:
@@ -271,25 +291,49 @@ def _seen(
     return images, sight, told.spacing_mm
 
 
-def _read_clip(path: Path) -> tuple[list[NDArray[np.uint8]], list[DeclaredRegion]]:
-    """Luma of every frame, and the regions that the header declares."""
+def _read_clip(path: Path) -> tuple[Images, Images, list[DeclaredRegion]]:
+    """Luma of every frame, that of those that are looked at, and the regions of the header."""
     try:
         stored = pydicom.dcmread(path)
-        pixels = pixel_array(stored)
-        if stored.PhotometricInterpretation == "PALETTE COLOR":
-            pixels = apply_color_lut(pixels, stored)
-        frames = pixels.reshape(
-            -1, stored.Rows, stored.Columns, *((3,) if pixels.shape[-1] == 3 else ())
-        )
-        bits = 8 * frames.itemsize if frames.ndim == 4 else int(stored.BitsStored)
-        images = [_luma(frame, bits) for frame in frames]
-        if stored.PhotometricInterpretation == "MONOCHROME1":
-            images = [np.bitwise_not(image) for image in images]
         items = stored.get("SequenceOfUltrasoundRegions") or ()
-        return images, [_declared(item) for item in items]
+        declared = [_declared(item) for item in items]
+        syntax = str(stored.file_meta.TransferSyntaxUID)
+        bare = _BARE_FILMS.get(syntax.removeprefix(_ENCAPSULATED).partition(".")[0])
+        if bare is None:
+            images = _read_pictures(stored)
+            return images, [images[k] for k in fan_probes(len(images))], declared
+        images = _read_inner_film(path, stored, bare)
+        count = int(stored.get("NumberOfFrames") or len(images))
+        return images[:count], probes_of_film(images), declared
     except (TypeError, *READ_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FrameError(f"{path} cannot be decoded: {reason}") from error
+
+
+def _read_inner_film(path: Path, stored: Any, bare: str) -> Images:
+    """All fragments are one film."""
+    film = get_frame(stored.PixelData, 0, number_of_frames=1)
+    images = read_film(path, io.BytesIO(film), container_of(film, bare))
+    if images[0].shape != (stored.Rows, stored.Columns):
+        raise FrameError(
+            f"{path} says {stored.Rows} x {stored.Columns} pixels, its film has "
+            f"{images[0].shape[0]} x {images[0].shape[1]}"
+        )
+    return images
+
+
+def _read_pictures(stored: Any) -> Images:
+    pixels = pixel_array(stored)
+    if stored.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, stored)
+    frames = pixels.reshape(
+        -1, stored.Rows, stored.Columns, *((3,) if pixels.shape[-1] == 3 else ())
+    )
+    bits = 8 * frames.itemsize if frames.ndim == 4 else int(stored.BitsStored)
+    images = [_luma(frame, bits) for frame in frames]
+    if stored.PhotometricInterpretation == "MONOCHROME1":
+        images = [np.bitwise_not(image) for image in images]
+    return images
 
 
 def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import FrameError
+from model.training.sets.film import read_film
 from model.training.sets.study import (
     KNOWN_LV,
     DataSet,
@@ -199,7 +199,7 @@ def read(
     Raises:
         FrameError: a video that is damaged, shorter than promised, or a tracing outside of it.
     """
-    images = read_video(video)
+    images = read_film(video)
     last = max(frame for frame, _ in traced)
     if len(images) < count or last >= len(images) or min(traced)[0] < 0:
         wanted = max(count, last + 1)
@@ -219,19 +219,3 @@ def read(
     return Recording(
         tuple(images[k] for k in order), (masks[first], masks[end]), (0, len(order) - 1)
     )
-
-
-def read_video(path: Path) -> list[NDArray[np.uint8]]:
-    """Luma of every frame.
-
-    Raises:
-        FrameError: a file that cannot be decoded.
-    """
-    try:
-        with av.open(path) as film:
-            frames = [frame.to_ndarray(format="gray8") for frame in film.decode(video=0)]
-    except (av.FFmpegError, IndexError) as error:
-        raise FrameError(f"{path} cannot be decoded: {error}") from error
-    if not frames:
-        raise FrameError(f"{path} holds no frame")
-    return [np.asarray(frame, np.uint8) for frame in frames]

@@ -1,0 +1,72 @@
+"""Films as the server shows them: luma of every frame, in full range and upright.
+
+Source:
+    ITU-T H.264 and H.265 annex B (bare bit streams), ISO 13818-1 (transport and program streams).
+"""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import FrameError
+from model.sector import film_probes
+
+_TRANSPORT_PACKET_BYTES = 188
+
+
+def read_film(
+    path: Path, stream: BinaryIO | None = None, container: str | None = None
+) -> list[NDArray[np.uint8]]:
+    """Luma of every frame.
+
+    Args:
+        path: of the film, to name it by.
+        stream: what to read in its place, where the film lies inside the file.
+        container: FFmpeg's name of its form, found out where None.
+
+    Raises:
+        FrameError: a film that cannot be decoded, or one that breaks off.
+    """
+    frames: list[NDArray[np.uint8]] = []
+    try:
+        with av.open(stream or path, "r", format=container) as film:
+            for packet in film.demux(video=0):
+                _check_whole(packet, path, len(frames))
+                for frame in packet.decode():
+                    _check_whole(frame, path, len(frames))
+                    frames.append(_luma(frame))
+    except (av.FFmpegError, IndexError) as error:
+        raise FrameError(f"{path} cannot be decoded: {error}") from error
+    if not frames:
+        raise FrameError(f"{path} holds no frame")
+    if len({frame.shape for frame in frames}) > 1:
+        raise FrameError(f"{path} holds pictures of several sizes")
+    return frames
+
+
+def _check_whole(part: Any, path: Path, frames: int) -> None:
+    if part.is_corrupt:
+        raise FrameError(f"{path} cannot be decoded: it is cut off or damaged at frame {frames}")
+
+
+def _luma(frame: Any) -> NDArray[np.uint8]:
+    """FFmpeg stretches the video range 16..235 by itself; what turns a film it leaves to us."""
+    luma = np.asarray(frame.to_ndarray(format="gray8"), np.uint8)
+    return np.ascontiguousarray(np.rot90(luma, round(frame.rotation / 90) % 4))
+
+
+def probes_of_film(frames: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The frames in which the server looks for a film's fan."""
+    return frames[: film_probes(*frames[0].shape)]
+
+
+def container_of(head: bytes, bare: str) -> str:
+    """FFmpeg's name of the container that a stream begins as, ``bare`` where it has none."""
+    if head[:1] == b"G" and head[_TRANSPORT_PACKET_BYTES : _TRANSPORT_PACKET_BYTES + 1] == b"G":
+        return "mpegts"
+    if head[4:8] == b"ftyp":
+        return "mov"
+    return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare
