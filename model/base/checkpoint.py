@@ -261,7 +261,7 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
         WeightsError: not there, not JSON, or without the fields that loading needs.
     """
     try:
-        entry = json.loads(manifest.read_text(encoding="utf-8"))
+        entry = json.loads(manifest.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read {manifest.name}: {error}") from error
     kinds = {"file": str, "sha256": str, "config": dict}

@@ -113,7 +113,7 @@ def read_key(path: Path | None) -> str | None:
     """
     if path is None:
         return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    text = path.read_text(encoding="utf-8-sig", errors="replace").strip()
     if not text or not text.isprintable() or not text.isascii():
         raise CommandError("bad_request", f"{path} holds no key: a key is one line of ASCII")
     return text

@@ -269,9 +269,10 @@ def test_the_ef_is_one_line(
     assert ef_text(full) == said
 
 
-def test_the_command_line_names_a_route(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_the_command_line_names_a_route(tmp_path: Path, encoding: str) -> None:
     key = tmp_path / "key"
-    key.write_text("secret\n")
+    key.write_text("secret\n", encoding=encoding)
     words = "--source plus --server ws://s/v1/stream --target slicer:1 --device D --view A4C"
     route = parse_route([*words.split(), "--spacing", "0.3", "0.2", "--key-file", str(key)])
     assert route == Route(

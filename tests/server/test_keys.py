@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from server.commands.keys import read_key
 from server.errors import SettingsError
 from server.keys import (
     ApiKey,
@@ -176,6 +177,21 @@ def test_keys_made_here_are_long_and_never_alike() -> None:
     assert len(made) == 100
     # 32 bytes are 43 characters of base 64 (RFC 4648, section 5).
     assert all(secret.startswith("gdkvm_") and len(secret) == 6 + 43 for secret in made)
+
+
+def test_a_file_with_the_mark_that_windows_editors_write_is_read_and_edited(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"{DIGEST} name=one\n", encoding="utf-8-sig")
+    assert [key.digest for key in read_keys(path)] == [DIGEST]
+    with editing(path) as lines:
+        lines.append(f"{OTHER} name=two")
+    assert [key.digest for key in read_keys(path)] == [DIGEST, OTHER]
+    path.write_text("# of the ward\n" + path.read_text(), encoding="utf-8-sig")
+    assert [key.digest for key in read_keys(path)] == [DIGEST, OTHER]
+    path.write_text("gdkvm_secret\n", encoding="utf-8-sig")
+    assert read_key(path) == "gdkvm_secret"
 
 
 def test_an_edited_file_is_replaced_whole_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -291,7 +291,7 @@ def parse_route(words: Sequence[str]) -> Route:
         device=given.device,
         view=given.view,
         spacing_mm=None if given.spacing is None else tuple(given.spacing),
-        key=None if given.key_file is None else given.key_file.read_text().strip(),
+        key=None if given.key_file is None else given.key_file.read_text("utf-8-sig").strip(),
     )
 
 

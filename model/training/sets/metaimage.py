@@ -27,7 +27,7 @@ def read_header(path: Path) -> dict[str, str]:
         FrameError: no such file, or one that is no header of plain grey pixels in one other file.
     """
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise FrameError(f"{path} is no MetaImage header: {error}") from error
     fields = {}

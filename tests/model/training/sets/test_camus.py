@@ -144,6 +144,13 @@ def test_lists_and_settings_are_read_with_a_byte_order_mark(tmp_path: Path) -> N
     read_all(tmp_path)
 
 
+def test_a_metaimage_header_is_read_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write_mhd_release(tmp_path)
+    for path in tmp_path.rglob("*.mhd"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    read_all(tmp_path)
+
+
 def test_a_list_in_another_encoding_is_named_and_the_others_count(tmp_path: Path) -> None:
     write_nifti_release(tmp_path)
     path = tmp_path / "database_split" / "subgroup_training.txt"
