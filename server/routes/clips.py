@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from model import EchoError
 from server.clips import ClipStore, Job
 from server.errors import BadRequestError, StoreError
+from server.routes.files import PartedFile
 from server.routes.intake import body_of, content_type, declared_length, parts_of, write_file
 
 PART = "file"
@@ -131,7 +132,7 @@ def add_results(router: APIRouter, store: ClipStore) -> None:
     @router.get("/{clip}/masks.npz")
     async def masks(clip: str) -> Response:
         """Label maps of all frames for numpy: `labels_THW`, `time_ms_T`, `structures`."""
-        return FileResponse(await store.artefact(clip, "masks.npz"), media_type="application/zip")
+        return PartedFile(await store.artefact(clip, "masks.npz"), media_type="application/zip")
 
 
 def tag_of(result: dict[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from server.artefacts import anonymous_name
 from server.clips import ClipStore
 from server.export.schema import ADDRESS, clip_result_schema
 from server.routes.clips import PROBLEMS
+from server.routes.files import PartedFile
 
 DICOM = "application/dicom"
 
@@ -32,17 +33,17 @@ def result_routes(store: ClipStore) -> APIRouter:
 
 async def _hand_out(
     store: ClipStore, clip: str, name: str, kind: str, *, deidentify: bool = False
-) -> FileResponse:
+) -> PartedFile:
     chosen = anonymous_name(name) if deidentify else name
     path = await store.artefact(clip, chosen)
     # The file's name is the kind's: what clients store under it must not name a patient.
-    return FileResponse(path, media_type=kind, filename=chosen, content_disposition_type="inline")
+    return PartedFile(path, media_type=kind, filename=chosen, content_disposition_type="inline")
 
 
 def add_objects(router: APIRouter, store: ClipStore) -> None:
     """DICOM objects, as a PACS takes them."""
 
-    @router.get("/{clip}/seg.dcm", response_class=FileResponse)
+    @router.get("/{clip}/seg.dcm", response_class=PartedFile)
     async def segmentation(
         clip: str,
         type: Annotated[
@@ -50,12 +51,12 @@ def add_objects(router: APIRouter, store: ClipStore) -> None:
             Query(description="One bit a pixel for every reader, or small for newer readers."),
         ] = "binary",
         deidentify: Deidentify = False,
-    ) -> FileResponse:
+    ) -> PartedFile:
         """The masks as a DICOM segmentation of the cine."""
         name = "seg.dcm" if type == "binary" else "seg-labelmap.dcm"
         return await _hand_out(store, clip, name, DICOM, deidentify=deidentify)
 
-    @router.get("/{clip}/sr.dcm", response_class=FileResponse)
+    @router.get("/{clip}/sr.dcm", response_class=PartedFile)
     async def report(
         clip: str,
         template: Annotated[
@@ -63,13 +64,13 @@ def add_objects(router: APIRouter, store: ClipStore) -> None:
             Query(description="TID 5300 for echo reporting, TID 1500 with every beat."),
         ] = "5300",
         deidentify: Deidentify = False,
-    ) -> FileResponse:
+    ) -> PartedFile:
         """The figures as a DICOM structured report."""
         name = "sr.dcm" if template == "5300" else "sr-1500.dcm"
         return await _hand_out(store, clip, name, DICOM, deidentify=deidentify)
 
-    @router.get("/{clip}/secondary-capture.dcm", response_class=FileResponse)
-    async def capture(clip: str, deidentify: Deidentify = False) -> FileResponse:
+    @router.get("/{clip}/secondary-capture.dcm", response_class=PartedFile)
+    async def capture(clip: str, deidentify: Deidentify = False) -> PartedFile:
         """The overlay as a DICOM multi-frame secondary capture."""
         name = "secondary-capture.dcm"
         return await _hand_out(store, clip, name, DICOM, deidentify=deidentify)
@@ -78,18 +79,18 @@ def add_objects(router: APIRouter, store: ClipStore) -> None:
 def add_views(router: APIRouter, store: ClipStore) -> None:
     """What people look at."""
 
-    @router.get("/{clip}/overlay.mp4", response_class=FileResponse)
-    async def overlay(clip: str, deidentify: Deidentify = False) -> FileResponse:
+    @router.get("/{clip}/overlay.mp4", response_class=PartedFile)
+    async def overlay(clip: str, deidentify: Deidentify = False) -> PartedFile:
         """The clip with its outlines, running volume curve and EF."""
         return await _hand_out(store, clip, "overlay.mp4", "video/mp4", deidentify=deidentify)
 
-    @router.get("/{clip}/still.png", response_class=FileResponse)
-    async def still(clip: str, deidentify: Deidentify = False) -> FileResponse:
+    @router.get("/{clip}/still.png", response_class=PartedFile)
+    async def still(clip: str, deidentify: Deidentify = False) -> PartedFile:
         """The overlay's picture at end diastole."""
         return await _hand_out(store, clip, "still.png", "image/png", deidentify=deidentify)
 
-    @router.get("/{clip}/report.html", response_class=FileResponse)
-    async def page(clip: str, deidentify: Deidentify = False) -> FileResponse:
+    @router.get("/{clip}/report.html", response_class=PartedFile)
+    async def page(clip: str, deidentify: Deidentify = False) -> PartedFile:
         """A report for people: one page that needs no server and prints well."""
         kind = "text/html; charset=utf-8"
         answer = await _hand_out(store, clip, "report.html", kind, deidentify=deidentify)
@@ -100,13 +101,13 @@ def add_views(router: APIRouter, store: ClipStore) -> None:
 def add_tables(router: APIRouter, store: ClipStore) -> None:
     """What programs read; none of it tells who the patient is."""
 
-    @router.get("/{clip}/frames.csv", response_class=FileResponse)
-    async def table(clip: str) -> FileResponse:
+    @router.get("/{clip}/frames.csv", response_class=PartedFile)
+    async def table(clip: str) -> PartedFile:
         """One line a frame: time, area, length, volume, quality, ED and ES."""
         return await _hand_out(store, clip, "frames.csv", "text/csv; charset=utf-8")
 
-    @router.get("/{clip}/masks.json", response_class=FileResponse)
-    async def coco(clip: str) -> FileResponse:
+    @router.get("/{clip}/masks.json", response_class=PartedFile)
+    async def coco(clip: str) -> PartedFile:
         """The masks as COCO run lengths."""
         return await _hand_out(store, clip, "masks.json", "application/json")
 

@@ -184,6 +184,28 @@ def test_a_range_is_read_as_the_standard_writes_it(
     assert (part.status_code, part.content) == (206, whole[start:stop])
 
 
+@pytest.mark.parametrize(
+    ("said", "start", "stop"),
+    [("bytes=0-1,99999999-", 0, 2), ("bytes=99999999-,-3", -3, None), ("bytes=-0, 4-5 ,", 4, 6)],
+)
+def test_of_several_parts_those_beyond_the_end_are_left_out(
+    served: Served, stored: str, said: str, start: int, stop: int | None
+) -> None:
+    # RFC 9110 sections 14.1.2 (a suffix of no length) and 15.5.17.
+    whole = served.http.get(f"{stored}/overlay.mp4").content
+    assert len(whole) < 99999999
+    part = served.http.get(f"{stored}/overlay.mp4", headers={"Range": said})
+    assert (part.status_code, part.content) == (206, whole[start:stop])
+
+
+@pytest.mark.parametrize("said", ["bytes=99999998-,99999999-", "bytes=99999999-,-0"])
+def test_several_parts_that_are_all_beyond_the_end_are_refused(
+    served: Served, stored: str, said: str
+) -> None:
+    answer = served.http.get(f"{stored}/overlay.mp4", headers={"Range": said})
+    assert answer.status_code == 416
+
+
 def test_a_part_beyond_the_end_is_refused_with_the_length(served: Served, stored: str) -> None:
     # RFC 9110 section 15.5.17; by it curl tells that a download was complete already.
     length = len(served.http.get(f"{stored}/overlay.mp4").content)
