@@ -122,7 +122,8 @@ class Session {
             std::cout << "beat: EF " << message.at("ef_percent") << " %\n";
         } else if (type == "summary") {
             const auto& ef = message.at("ef");
-            std::cout << message.at("results") << " frames, EF "
+            const int results = message.at("results");
+            std::cout << results << (results == 1 ? " frame" : " frames") << ", EF "
                       << ef.at("state").get<std::string>() << ' ' << ef.at("percent") << '\n';
             is_done_ = true;
         } else if (type == "error") {

@@ -3,6 +3,7 @@
 import { openServer, storedKey } from "./access.js";
 import { byId, make, table, write } from "./dom.js";
 import { shapeOf } from "./schema.js";
+import { counted } from "./words.js";
 
 const MOST_SHOWN = 20_000;
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -176,7 +177,7 @@ function find() {
     group.hidden = inGroup === 0;
     count += inGroup;
   }
-  write("words", `${count} routes`);
+  write("words", counted(count, "route"));
 }
 
 async function start() {

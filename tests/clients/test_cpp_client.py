@@ -75,6 +75,13 @@ async def test_its_masks_are_those_of_the_python_client(
     assert len(np.unique(seen_THW)) > 1, "there is something to compare"
 
 
+def test_one_frame_is_counted_as_one(live: Live, program: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames").write_bytes(pictures()[0].tobytes())
+    size = map(str, SIZE)
+    done = run(program, live.url, *size, "50", tmp_path / "frames", tmp_path / "masks")
+    assert done.stdout.startswith("1 frame, EF "), done.stdout + done.stderr
+
+
 def test_it_says_why_there_is_no_stream(live: Live, program: Path, tmp_path: Path) -> None:
     (tmp_path / "frames").write_bytes(bytes(16))
     for url in (live.url.replace("stream", "nothing"), "ws://127.0.0.1:1/v1/stream"):

@@ -19,7 +19,7 @@ COUNT = 12
 
 SAID = {
     "realtime=True": f"frame {COUNT - 1}: ",
-    "stream_blocking": f"{COUNT} frames, EF ",
+    "stream_blocking": f"frames: {COUNT}, EF ",
     "StreamClient": f"{COUNT} ",
     "result.frames": f"{COUNT - 1} {(COUNT - 1) * 40.0}",
     "download": "EjectionFraction(state=",

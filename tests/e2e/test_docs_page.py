@@ -53,6 +53,9 @@ def test_every_route_of_the_server_is_there_and_can_be_found(visit: Visit, addre
     found = page.locator(".route:visible summary code")
     assert "/v1/clips/{clip}" in found.all_inner_texts()
     assert page.locator(".route:visible .method").all_inner_texts().count("GET") == 0
+    page.get_by_label("Find").fill("/v1/biplane")
+    expect(page.locator(".route:visible")).to_have_count(1)
+    expect(page.locator("#words")).to_have_text("1 route")
     page.get_by_label("Find").fill("no such route")
     expect(page.locator("#words")).to_have_text("0 routes")
 
