@@ -207,13 +207,18 @@ class Roster:
             if here is None:
                 # Asked first: a session that is refused stays with the server that has it.
                 self._places.in_the_way(token)
-            stored = await self._saver.claim(token, here, self._engine.predictor(hello.model))
-            if stored is not here:
-                _check_fit(stored, hello, holder)
+
+            def check(restored: Session) -> None:
+                _check_fit(restored, hello, holder)
                 if here is None:
-                    self._make_room(token)
-                else:
-                    self._forget(here)
+                    self._places.in_the_way(token)
+
+            predictor = self._engine.predictor(hello.model)
+            stored = await self._saver.claim(token, here, predictor, check)
+            if here is None:
+                self._make_room(token)
+            elif stored is not here:
+                self._forget(here)
         finally:
             del self._claimed[token]
             claimed.set()

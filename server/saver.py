@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -11,7 +11,7 @@ from model import Predictor
 from server.errors import ResumeError, StoreError
 from server.session import Session
 from server.settings import Settings
-from server.snapshots import Keeper, Lease
+from server.snapshots import Found, Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +54,20 @@ class Saver:
             session.lease = self._keeper.first_lease(session.token)
             await self.save(session)
 
-    async def claim(self, token: str, here: Session | None, predictor: Predictor) -> Session:
-        """Take over a session.
+    async def claim(
+        self,
+        token: str,
+        here: Session | None,
+        predictor: Predictor,
+        check: Callable[[Session], None],
+    ) -> Session:
+        """Take over a session; where that is refused, whoever has it goes on with it.
 
         Args:
             token: of the session.
             here: what this process has in memory of it.
             predictor: goes on with it, where it must be restored.
+            check: raises where what was restored is not to be gone on with.
 
         Returns:
             What is here where nobody else has had it since, else what the store holds.
@@ -69,26 +76,45 @@ class Saver:
             ResumeError: nothing is kept, or it has ended, or cannot be read.
             StoreError: whether something is kept cannot be found out.
         """
-        held = await self._ask(token, here)
+        seen = await self._ask(here, lambda keeper: keeper.look(token))
+        if seen is None:
+            return _only(here)
+        session = here if here is not None and here.lease == seen[0] else None
+        is_ours = session is not None
+        if session is None:
+            session = await self._restore(seen[1], predictor, token, check)
+        held = await self._ask(
+            here if is_ours else None, lambda keeper: keeper.claim(token, self._live_ttl_s)
+        )
         if held is None:
-            if here is None:
-                raise ResumeError("no session of this token is kept here; begin a new one")
-            return here
+            return _only(here)
         lease, blob = held
-        if here is not None and here.lease and lease.epoch == here.lease.epoch + 1:
-            here.lease = lease
-            return here
+        if lease.epoch != seen[0].epoch + 1 or not (is_ours or blob == seen[1]):
+            # Somebody had it, or stored more of it, while it was looked at.
+            session = await self._restore(blob, predictor, token, check)
+        session.lease = lease
+        return session
+
+    async def _restore(
+        self,
+        blob: bytes | None,
+        predictor: Predictor,
+        token: str,
+        check: Callable[[Session], None],
+    ) -> Session:
         if blob is None:
             raise ResumeError("this session has ended; begin a new one")
         restored = await self._run(partial(Session.restore, blob, predictor, token))
-        restored.lease = lease
+        check(restored)
         return restored
 
-    async def _ask(self, token: str, here: Session | None) -> tuple[Lease, bytes | None] | None:
+    async def _ask(
+        self, here: Session | None, ask: Callable[[Keeper], Awaitable[Found | None]]
+    ) -> Found | None:
         if self._keeper is None:
             return None
         try:
-            return await self._keeper.claim(token, self._live_ttl_s)
+            return await ask(self._keeper)
         except StoreError as error:
             if here is None:
                 raise
@@ -170,3 +196,10 @@ class Saver:
             await self._keeper.save(session.lease, None, self._live_ttl_s)
         except StoreError as error:
             logger.error("the end of a session could not be stored", extra={"why": error.message})
+
+
+def _only(here: Session | None) -> Session:
+    """What is in memory of a session, where the store has nothing of it."""
+    if here is None:
+        raise ResumeError("no session of this token is kept here; begin a new one")
+    return here

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from server.errors import StoreError
 from server.metrics import Metrics
 from server.snapshots.seal import Seal, name_of
 from server.snapshots.sqlite import SqliteStore
-from server.snapshots.store import Lease, SnapshotStore
+from server.snapshots.store import Held, Lease, SnapshotStore
 
 T = TypeVar("T")
+
+Found: TypeAlias = tuple[Lease, bytes | None]
+"""A lease and a snapshot, None where the session has ended."""
 
 SHARED_S = 1.0
 """Whoever waited so long for others' work to fail is told that it failed: a store that does not
@@ -51,23 +54,28 @@ class Keeper:
         """The lease of a session that begins."""
         return Lease(name_of(token), 1)
 
-    async def claim(self, token: str, ttl_s: float) -> tuple[Lease, bytes | None] | None:
-        """Take a session over.
+    async def look(self, token: str) -> Found | None:
+        """Read what is kept of a session, and leave it to whoever has it.
 
         Returns:
-            The lease, and the snapshot or None where the session has ended; None where nothing
-            is kept of it.
+            The last lease, and the snapshot or None where the session has ended; None where
+            nothing is kept of it.
 
         Raises:
             StoreError: the store cannot be asked.
             SnapshotError: what is there is not ours to read, or was tampered with.
         """
-        name = name_of(token)
-        held = await self._run(self._store.claim, name, ttl_s)
+        return self._open(await self._run(self._store.look, name_of(token)))
+
+    async def claim(self, token: str, ttl_s: float) -> Found | None:
+        """Take a session over; returns and raises as ``look`` does, with a lease of our own."""
+        return self._open(await self._run(self._store.claim, name_of(token), ttl_s))
+
+    def _open(self, held: Held | None) -> Found | None:
         if held is None:
             return None
-        blob = None if held.stored is None else self._seal.open(name, held.stored)
-        return held.lease, blob
+        name, stored = held.lease.name, held.stored
+        return held.lease, None if stored is None else self._seal.open(name, stored)
 
     async def save(self, lease: Lease, blob: bytes | None, ttl_s: float) -> bool:
         """Write a snapshot, or None to say that the session has ended.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 
@@ -53,6 +54,13 @@ class RedisStore:
         values: list[int | bytes] = [lease.epoch, stored or b"", _to_ms(ttl_s)]
         with _our_errors():
             return bool(self._put(keys=[PREFIX + lease.name], args=values))
+
+    def look(self, name: str) -> Held | None:
+        """Read what is kept; see SnapshotStore."""
+        with _our_errors():
+            found: list[Any] = self._redis.hmget(PREFIX + name, "epoch", "stored")
+        epoch, stored = found
+        return None if epoch is None else Held(Lease(name, int(epoch)), stored or None)
 
     def claim(self, name: str, ttl_s: float) -> Held | None:
         """Take a session over; see SnapshotStore."""

@@ -31,6 +31,7 @@ _CLAIM = """
 UPDATE snapshots SET epoch = epoch + 1, expires_s = max(expires_s, ?2)
 WHERE name = ?1 AND expires_s >= ?3 RETURNING epoch, stored
 """
+_LOOK = "SELECT epoch, stored FROM snapshots WHERE name = ?1 AND expires_s >= ?2"
 _MOVED = "SELECT 1 FROM snapshots WHERE name = ?1 AND epoch <> ?2 AND expires_s >= ?3"
 _PURGE = "DELETE FROM snapshots WHERE expires_s < ?1"
 
@@ -69,6 +70,12 @@ class SqliteStore:
             if self._writes % PURGE_EVERY == 0:
                 self._connection.execute(_PURGE, (now_s,))
         return is_written
+
+    def look(self, name: str) -> Held | None:
+        """Read what is kept; see SnapshotStore."""
+        with _our_errors(self._path):
+            found = self._connection.execute(_LOOK, (name, time.time())).fetchone()
+        return Held(Lease(name, found[0]), found[1]) if found else None
 
     def claim(self, name: str, ttl_s: float) -> Held | None:
         """Take a session over; see SnapshotStore."""

@@ -20,10 +20,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a claim finds.
+    """What is kept of a session.
 
     Attributes:
-        lease: of whoever claimed.
+        lease: of whoever claimed it last.
         stored: the snapshot, None where the session has ended.
     """
 
@@ -43,6 +43,9 @@ class SnapshotStore(Protocol):
         Returns:
             False, with nothing written, where somebody claimed the session since.
         """
+
+    def look(self, name: str) -> Held | None:
+        """Read what is kept under a name, None for nothing; whoever has it goes on with it."""
 
     def claim(self, name: str, ttl_s: float) -> Held | None:
         """Take a session over: from now on nobody else's lease writes it.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.live import CRASH, Live, beating, flat, live_server, until
+from tests.server.live import CRASH, Live, Talk, beating, flat, live_server, until
 
 KEY = "5a" * 32
 SECRET = "gdkvm_of_a_cart"
@@ -114,6 +114,61 @@ async def test_a_full_server_leaves_a_session_with_the_one_that_has_it(servers: 
     async with first.talk(resume=talk.ready["resume"]) as back:
         assert back.ready["last_seq"] == 2
         await back.end()
+
+
+@pytest.mark.parametrize(
+    ("there", "hello", "why"),
+    [
+        ({"snapshot_key": "a5" * 32}, {}, "another key"),
+        ({"snapshot_key": None}, {}, "has no key"),
+        ({}, {"codec": "png"}, "other frames"),
+    ],
+)
+async def test_a_session_that_another_server_refuses_stays_with_the_one_that_has_it(
+    servers: Servers, there: dict[str, Any], hello: dict[str, Any], why: str
+) -> None:
+    settings = {"snapshot_key": KEY}
+    first, other = servers.start(**settings), servers.start(**settings | there)
+    async with first.talk() as talk:
+        await talk.say(beating(0))
+        await talk.hear()
+        async with other.socket() as refused:
+            await refused.say_hello(resume=talk.ready["resume"], **hello)
+            heard, close = await refused.hear_all()
+        assert (heard[-1]["code"], close) == ("cannot_resume", 4004)
+        assert why in heard[-1]["message"]
+        await other.until_sessions(0)
+        await still_answered(first, talk)
+
+
+async def still_answered(live: Live, talk: Talk) -> None:
+    """A session of one frame goes on where it was, is parked there, and comes back there."""
+    for seq in (1, 2, 3):
+        await talk.say(beating(seq))
+        assert (await talk.hear())["areas_px"]["atrium"] == seq + 1
+    talk.abort()
+    await live.until_parked(talk.ready["session"])
+    (session,) = live.server.parts.roster._sessions.values()
+    assert not session.has_moved
+
+
+async def test_who_has_another_key_takes_no_session_from_its_server(servers: Servers) -> None:
+    keys = servers.folder / "keys"
+    digests = [hashlib.sha256(each.encode()).hexdigest() for each in (SECRET, SECRET + "2")]
+    keys.write_text(f"{digests[0]} name=cart\n{digests[1]} name=other\n")
+    first, second = (servers.start(api_keys_file=keys) for _ in range(2))
+    async with (
+        first.socket(Authorization=f"Bearer {SECRET}") as talk,
+        second.socket(Authorization=f"Bearer {SECRET}2") as other,
+    ):
+        await talk.say_hello()
+        talk.ready = await talk.hear()
+        await talk.say(beating(0))
+        await talk.hear()
+        await other.say_hello(resume=talk.ready["resume"])
+        heard, close = await other.hear_all()
+        assert (heard[-1]["code"], close) == ("cannot_resume", 4004)
+        await still_answered(first, talk)
 
 
 async def test_of_sessions_that_come_at_once_as_many_are_taken_as_there_are_places(

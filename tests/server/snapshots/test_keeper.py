@@ -26,6 +26,9 @@ class Hanging:
         self.may_fail.wait()
         raise StoreError("no answer")
 
+    def look(self, name: str) -> Held | None:
+        return None
+
     def claim(self, name: str, ttl_s: float) -> Held | None:
         self.asked += 1
         return None

@@ -15,7 +15,7 @@ import pytest
 from server.errors import StoreError
 from server.snapshots import Lease, open_store
 from server.snapshots.sqlite import SqliteStore
-from server.snapshots.store import SnapshotStore
+from server.snapshots.store import Held, SnapshotStore
 
 LONG_S = 600.0
 SOON_S = 0.05
@@ -91,6 +91,20 @@ def test_after_a_claim_the_old_lease_writes_nothing(open_one: Open, lease: Lease
     assert again is not None
     assert again.stored == b"new"
     assert not new.put(held.lease, b"stale", LONG_S)
+
+
+def test_who_only_looks_takes_nothing_over(open_one: Open, lease: Lease) -> None:
+    old, other = open_one(), open_one()
+    assert other.look(lease.name) is None
+    old.put(lease, b"first", LONG_S)
+    assert other.look(lease.name) == Held(lease, b"first")
+    assert old.put(lease, b"second", LONG_S)
+    assert other.look(lease.name) == Held(lease, b"second")
+    old.put(lease, None, LONG_S)
+    assert other.look(lease.name) == Held(lease, None)
+    old.put(lease, b"third", SOON_S)
+    time.sleep(2 * SOON_S)
+    assert other.look(lease.name) is None
 
 
 def test_a_lease_has_moved_once_somebody_claimed_its_session(open_one: Open, lease: Lease) -> None:
