@@ -28,10 +28,14 @@ export function make(tag, properties = {}, ...children) {
  * @param {string} caption
  * @param {string[]} titles
  * @param {(string|Node)[][]} rows
+ * @param {string[]} notes what stands under each row, over all of its columns; nothing where empty.
  */
-export function table(caption, titles, rows) {
+export function table(caption, titles, rows, notes = []) {
   const head = make("tr", {}, ...titles.map((title) => make("th", { scope: "col", textContent: title })));
-  const body = rows.map((cells) => make("tr", {}, ...cells.map((cell) => make("td", {}, cell))));
+  const body = rows.flatMap((cells, index) => [
+    make("tr", {}, ...cells.map((cell) => make("td", {}, cell))),
+    ...(notes[index] ? [make("tr", {}, make("td", { className: "note", colSpan: titles.length }, notes[index]))] : []),
+  ]);
   return make(
     "table", {},
     make("caption", { textContent: caption }), make("thead", {}, head), make("tbody", {}, ...body),

@@ -2,7 +2,7 @@
 
 import { drawCurve } from "./draw.js";
 import { byId, make, table, write } from "./dom.js";
-import { counted, efInWords, figure, qualityInWords, useInWords } from "./words.js";
+import { counted, efInWords, figure, qualityInWords, whyUnused } from "./words.js";
 
 const CURVE_SECONDS = 5;
 const GAP_SECONDS = 0.25;
@@ -77,10 +77,10 @@ export function showBeats(view) {
     `${beat.number + 1}${beat.is_complete ? "" : " (half)"}`,
     figure(beat.ef_percent, 0, "%"),
     ...(hasVolume ? [figure(beat.ed_volume_ml, 0), figure(beat.es_volume_ml, 0)] : []),
-    useInWords(beat, [...view.beats.values()]),
   ]);
-  const titles = ["Beat", "EF", ...(hasVolume ? ["EDV, ml", "ESV, ml"] : []), "Use"];
-  return place.replaceChildren(table("Latest beats", titles, rows));
+  const titles = ["Beat", "EF", ...(hasVolume ? ["EDV, ml", "ESV, ml"] : [])];
+  const notes = latest.map((beat) => whyUnused(beat, [...view.beats.values()]));
+  return place.replaceChildren(table("Latest beats", titles, rows, notes));
 }
 
 /** Write a line into the session's log. */

@@ -5,7 +5,7 @@ import { ClipPlayer } from "./clipplayer.js";
 import { byId, make, table, takeKeys, write } from "./dom.js";
 import { OutlineEditor } from "./editor.js";
 import { drawCurve, drawFrame, drawNext, secondsAt, tallness } from "./draw.js";
-import { counted, efInWords, figure, qualityInWords, sentence, spoken, useInWords } from "./words.js";
+import { counted, efInWords, figure, qualityInWords, sentence, spoken, whyUnused } from "./words.js";
 
 const STEP = 10;
 const FILES = [
@@ -137,10 +137,10 @@ export class ResultView {
       this.#jump(beat.ed_seq, "end diastole", index),
       this.#jump(beat.es_seq, "end systole", index),
       ...(hasVolume ? [`${volume(beat.ed_seq)} / ${volume(beat.es_seq)}`] : []),
-      useInWords(beat, beats),
     ]);
-    const titles = ["Beat", "EF", "ED frame", "ES frame", ...(hasVolume ? ["ED / ES, ml"] : []), "Use"];
-    return byId("beats").replaceChildren(table("Beats", titles, rows));
+    const titles = ["Beat", "EF", "ED frame", "ES frame", ...(hasVolume ? ["ED / ES, ml"] : [])];
+    const notes = beats.map((beat) => whyUnused(beat, beats));
+    return byId("beats").replaceChildren(table("Beats", titles, rows, notes));
   }
 
   #jump(seq, what, index) {

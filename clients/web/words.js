@@ -63,13 +63,17 @@ export function reasonInWords(code) {
   return REASONS[code] ?? code.replaceAll("_", " ");
 }
 
-/** Whether a beat counts towards the EF, or why not: whole ones do, or of two halves about one ED that which empties further. */
-export function useInWords(beat, beats) {
-  if (beat.reasons.length) return beat.reasons.map(reasonInWords).join("; ");
+/**
+ * What is said of a beat that does not count towards the EF, an empty string of one that does.
+ *
+ * Whole beats count, or of two halves about one end of diastole that which empties further.
+ */
+export function whyUnused(beat, beats) {
+  if (beat.reasons.length) return `not used: ${beat.reasons.map(reasonInWords).join("; ")}`;
   const sound = beats.filter(({ reasons }) => !reasons.length);
-  if (!beat.is_complete && sound.some(({ is_complete }) => is_complete)) return "whole beats are used";
+  if (!beat.is_complete && sound.some(({ is_complete }) => is_complete)) return "not used: whole beats are";
   const isLess = sound.some((other) => other.ed_seq === beat.ed_seq && other.ef_percent > beat.ef_percent);
-  return isLess ? "the other half is used" : "used";
+  return isLess ? "not used: the other half is" : "";
 }
 
 /** What a server says of an error, as the sentence that it is. */

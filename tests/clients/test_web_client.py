@@ -120,19 +120,19 @@ def test_one_is_singular_and_any_other_number_plural() -> None:
     assert said == ["0 beats", "1 beat", "2 beats"]
 
 
-def test_the_beats_called_used_are_those_that_the_ef_counts() -> None:
+def test_the_beats_not_called_unused_are_those_that_the_ef_counts() -> None:
     halves = [heartbeat(0, 20, 62.0, is_complete=False), heartbeat(1, 20, 52.0, is_complete=False)]
     other = heartbeat(2, 50, 55.0, is_complete=False)
     whole = heartbeat(3, 80, 58.0)
     rejected = heartbeat(4, 110, 90.0, "ef_out_of_range")
     script = """
-        import { useInWords } from "./words.js";
+        import { whyUnused } from "./words.js";
         const beats = JSON.parse(process.argv.at(-1));
-        console.log(JSON.stringify(beats.map((beat) => useInWords(beat, beats))));
+        console.log(JSON.stringify(beats.map((beat) => whyUnused(beat, beats))));
     """
     for beats in (halves, [*halves, other], [*halves, whole], [whole, rejected], [rejected]):
         said = run_node(script, json.dumps([asdict(beat) for beat in beats]))
-        used = [beat for beat, words in zip(beats, said, strict=True) if words == "used"]
+        used = [beat for beat, words in zip(beats, said, strict=True) if not words]
         assert used == counted_beats(beats)
 
 

@@ -46,6 +46,7 @@ def test_clips_are_sent_listed_played_saved_and_deleted(
     assert violations(page) == []
 
     check_steps(page)
+    check_beats(page)
     check_downloads(page)
 
     page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
@@ -69,6 +70,16 @@ def check_steps(page: Page) -> None:
     assert box is not None
     page.mouse.click(box["x"] + box["width"] - 10, box["y"] + box["height"] / 2)
     expect(page.locator("#place")).to_have_text("30 of 30, 0.97 s")
+
+
+def check_beats(page: Page) -> None:
+    """A beat is a line, and so is what is said of the half that does not count."""
+    expect(page.locator("#beats .note")).to_have_text("not used: the other half is")
+    lines = page.locator("#beats").evaluate(
+        """place => [...place.querySelectorAll("th, td")].map((cell) =>
+             Math.round(cell.clientHeight / parseFloat(getComputedStyle(cell).lineHeight)))"""
+    )
+    assert set(lines) == {1}
 
 
 def check_downloads(page: Page) -> None:
