@@ -101,6 +101,10 @@ class SampleStore:
         """View the times of the last few rows."""
         return self._rows_TC[max(self._stop - LATEST_ROWS, self._start) : self._stop, 0]
 
+    def latest_volumes(self) -> NDArray[np.float64]:
+        """View the volumes of the last few rows, NaN where not measured."""
+        return self._rows_TC[max(self._stop - LATEST_ROWS, self._start) : self._stop, 3]
+
     def samples(self) -> Samples:
         """View the rows in the window."""
         return Samples(*self._rows_TC[self._start : self._stop].T)

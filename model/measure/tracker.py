@@ -12,6 +12,7 @@ from model.errors import StateError
 from model.measure.beatlog import BeatLog
 from model.measure.beats import Beat
 from model.measure.clock import Clock
+from model.measure.curve import MIN_STROKE_SHARE
 from model.measure.cycles import Cycle, find_cycles
 from model.measure.ejection import EjectionFraction, summarise
 from model.measure.reading import Reading
@@ -37,6 +38,19 @@ FIRST_GAP_MS = 300.0
 PAUSE_MS = 10_000.0
 """After a longer time without a usable frame, earlier beats may be of another view or patient."""
 
+STILL_MS = 500.0
+STILL_FRAMES = 5
+STILL_SHARE = 0.003
+"""The image stands still where the volume moves by less than this share of itself in that time.
+
+An image that is sent again and again leaves a tenth of a percent, noise of one grey level in its
+pixels over one and a half. It moves again with a step of MIN_STROKE_SHARE; smaller ones are the
+network's memory coming to rest, which is followed.
+"""
+
+STILL_FOLLOWED = 0.1
+"""Of each such step."""
+
 LOOK_MS = 60.0
 """Least time between two searches for beats."""
 
@@ -61,6 +75,7 @@ class Progress:
         gaps: how often the curve broke.
         last_usable_ms: time of the last frame measured, None before the first.
         looked_ms: time of the last search for beats, None before the first.
+        still_index: volume index at which the image stands still, None while it moves.
         axes: directions of the last frames' long axes, (row, column) of unit length.
         is_finished: True when no frame follows.
         first_seq: number of the stream's first frame, None before it; samples count from there, or
@@ -73,6 +88,7 @@ class Progress:
     gaps: int = 0
     last_usable_ms: float | None = None
     looked_ms: float | None = None
+    still_index: float | None = None
     axes: list[list[float]] = field(default_factory=list)
     is_finished: bool = False
     first_seq: int | None = None
@@ -114,13 +130,19 @@ class BeatTracker:
             # The notes tell of it at once: where the clock stands still no beat follows.
             self._ef = None
             return ()
-        beats = self._close_run() if self._is_broken(time_ms) else ()
+        volume_index = reading.lv.volume_index if reading.lv is not None and is_usable else None
+        is_cut = self._is_broken(time_ms) or self._moves_again(volume_index)
+        beats = self._close_run() if is_cut else ()
+        if is_usable:
+            self._note_usable(time_ms)
+        if self._at.still_index is not None:
+            return beats
         if is_usable or len(self._store) > 0:
             place = seq - self._at.first_seq
             row = sample_row(time_ms, place, reading, is_usable, is_flipped=is_flipped)
             self._store.append(row)
         if is_usable:
-            self._note_usable(time_ms)
+            self._note_still(time_ms)
             if self._is_falling(time_ms):
                 self._at.looked_ms = time_ms
                 beats += self._look(is_last=False, takes_halves=False)
@@ -245,7 +267,7 @@ class BeatTracker:
         """Forget the curve."""
         self._store.clear()
         self._at.run += 1
-        self._at.looked_ms = None
+        self._at.looked_ms = self._at.still_index = None
         self._at.axes = []
 
     def _note_usable(self, time_ms: float) -> None:
@@ -256,6 +278,25 @@ class BeatTracker:
             self._tally.forget()
             self._ef = None
         self._at.last_usable_ms = time_ms
+
+    def _note_still(self, time_ms: float) -> None:
+        """Notice that the image stands still; what is sent of it on end is no part of a beat."""
+        latest_T = self._store.latest_volumes()[-STILL_FRAMES:]
+        if np.ptp(latest_T) > STILL_SHARE * latest_T[-1]:
+            return
+        recent = self._store.samples().between(time_ms - STILL_MS, time_ms).usable()
+        times_T, volumes_T = recent.time_ms_T, recent.volume_T
+        is_long = len(times_T) >= STILL_FRAMES and time_ms - times_T[0] >= 0.8 * STILL_MS
+        if is_long and np.ptp(volumes_T) <= STILL_SHARE * volumes_T[-1]:
+            self._at.still_index = float(volumes_T[-1])
+
+    def _moves_again(self, volume_index: float | None) -> bool:
+        """Follow an image that stands still, and tell whether it does so no longer."""
+        still = self._at.still_index
+        if still is None or volume_index is None:
+            return False
+        self._at.still_index = still + STILL_FOLLOWED * (volume_index - still)
+        return abs(volume_index - still) > MIN_STROKE_SHARE * still
 
     def _is_broken(self, time_ms: float) -> bool:
         """Tell whether the curve cannot be followed from its last usable frame to this time."""
