@@ -42,6 +42,8 @@ WAYS: tuple[tuple[BackendName, str], ...] = (
     ("onnxruntime", "f32"),
     ("torch", "bf16"),
     ("openvino", "bf16"),
+    ("openvino", "int8"),
+    ("onnxruntime", "int8"),
 )
 
 Image = NDArray[np.uint8]

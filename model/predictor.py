@@ -223,7 +223,7 @@ def load_predictor(
         backend: what runs it; ``auto`` goes by the machine.
         threads: processor threads for inference in all.
         streams: frames inferred at the same time; None measures how many are best.
-        precision: ``bf16``, ``f32``, or None for what the processor does best.
+        precision: ``int8``, ``bf16``, ``f32``, or None for what the processor does best.
         folder: where manifest and files are.
 
     Raises:

@@ -21,6 +21,7 @@ class ModelInfo:
         sha256: of the served file, hexadecimal; it names the exact weights in every result.
         path: the served file.
         self_test: what the file must answer to the self-test clip, see ``model.predictor``.
+        quantised: the same step in eight bits, None where there is none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ModelInfo:
     config: ModelConfig
     path: Path
     self_test: tuple[tuple[float, ...], ...]
+    quantised: Path | None = None
 
     @property
     def network_size(self) -> int:
@@ -74,7 +76,7 @@ def model_names(folder: Path = WEIGHTS_DIR) -> list[str]:
 
 
 def load_info(name: str | None = None, folder: Path = WEIGHTS_DIR) -> ModelInfo:
-    """One model of the manifest, its file's checksum verified.
+    """One model of the manifest, its files' checksums verified.
 
     Args:
         name: a name of the manifest, None for the default.
@@ -115,14 +117,7 @@ def parameters_of(model: ModelInfo) -> Path:
 
 
 def _checked_info(name: str, entry: dict[str, Any], folder: Path) -> ModelInfo:
-    path = folder / entry["file"]
-    if not path.is_file():
-        raise WeightsError(f"the weights file {path.name} is missing")
-    found = sha256_of(path)
-    if found != entry["sha256"]:
-        raise WeightsError(
-            f"{path.name} is damaged: its SHA-256 is {found}, the manifest says {entry['sha256']}"
-        )
+    path, found = _checked(folder, entry)
     return ModelInfo(
         name=name,
         version=entry["version"],
@@ -131,4 +126,18 @@ def _checked_info(name: str, entry: dict[str, Any], folder: Path) -> ModelInfo:
         config=ModelConfig.from_json(entry["config"]),
         path=path,
         self_test=tuple(tuple(row) for row in entry["self_test"]),
+        quantised=_checked(folder, entry["int8"])[0] if "int8" in entry else None,
     )
+
+
+def _checked(folder: Path, entry: dict[str, Any]) -> tuple[Path, str]:
+    """The file that an entry names, and its checksum, which is the entry's."""
+    path = folder / entry["file"]
+    if not path.is_file():
+        raise WeightsError(f"the weights file {path.name} is missing")
+    found = sha256_of(path)
+    if found != entry["sha256"]:
+        raise WeightsError(
+            f"{path.name} is damaged: its SHA-256 is {found}, the manifest says {entry['sha256']}"
+        )
+    return path, found

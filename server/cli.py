@@ -330,13 +330,16 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Folder of annotated stills with index.csv.")],
     weights: Annotated[str | None, typer.Option(help="Model; the default one if unset.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots here.")] = None,
+    precision: Annotated[
+        Literal["f32", "bf16", "int8"] | None, typer.Option(help="What serves here if unset.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score masks and ejection fractions against annotations."""
     with command(as_json) as terminal:
         with installed(TRAIN):
             from server.commands.evaluation import run_evaluation
-        run_evaluation(data, weights, terminal, report)
+        run_evaluation(data, weights, precision, terminal, report)
 
 
 @app.command()
@@ -348,12 +351,16 @@ def export(
     batch: Annotated[
         list[int] | None, typer.Option(min=2, help="Also a step of that many sessions; repeatable.")
     ] = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Also a step in eight bits, calibrated on this data."),
+    ] = None,
 ) -> None:
     """Turn a training checkpoint into weights that can be served. Needs torch."""
     with command() as terminal:
         with installed(TRAIN):
             from server.commands.training import run_export
-        run_export(checkpoint, out, (name, version), tuple(batch or ()), terminal)
+        run_export(checkpoint, out, (name, version), tuple(batch or ()), int8, terminal)
 
 
 @app.command("import-checkpoint")

@@ -63,8 +63,9 @@ class Settings(BaseSettings):
     backend: Literal["auto", "openvino", "onnxruntime", "torch"] = Field(
         default="auto", description="What runs the network; auto goes by the machine."
     )
-    precision: Literal["f32", "bf16"] | None = Field(
-        default=None, description="Of the network; what the machine does best if unset."
+    precision: Literal["f32", "bf16", "int8"] | None = Field(
+        default=None,
+        description="Of the network: f32, bf16 or int8; what the machine does best if unset.",
     )
     capacity_fps: float | None = Field(
         default=None,

@@ -16,7 +16,7 @@ import numpy as np
 
 from model.backends.base import Backend
 from model.backends.batching import Batching
-from model.backends.openvino import OpenVinoBackend
+from model.backends.openvino import OpenVinoBackend, gains_by_int8
 from model.errors import WeightsError
 from model.state import MemoryState
 from model.weights import ModelInfo, parameters_of
@@ -103,7 +103,7 @@ def choose(
         backend: which one, ``auto`` for what suits the machine.
         threads: processor threads for inference in all.
         streams: frames inferred at the same time; None measures how many are best.
-        precision: ``bf16``, ``f32``, or None for what the processor does best.
+        precision: ``int8``, ``bf16``, ``f32``, or None for what the processor does best.
 
     Raises:
         WeightsError: a backend that is not installed or has not this precision, or damaged files.
@@ -230,16 +230,29 @@ def _make(
             case "torch":
                 return _make_torch(model, threads, precision)
             case _:
+                quantised = _quantised(model, precision)
                 made = OpenVinoBackend(
-                    model.path,
+                    quantised or model.path,
                     threads=threads,
                     streams=streams,
                     alone_threads=alone_threads,
-                    precision=precision,
+                    precision=None if quantised else precision,
                 )
-                return made, made.precision
+                return made, "int8" if quantised else made.precision
     except ModuleNotFoundError as error:
         raise WeightsError(f"the backend {name} needs {error.name}, which is not here") from error
+
+
+def _quantised(model: ModelInfo, precision: str | None) -> Path | None:
+    """The file in eight bits, where it is asked for or what the processor does best.
+
+    Raises:
+        WeightsError: it is asked for, and the model has none.
+    """
+    if precision == "int8" and model.quantised is None:
+        raise WeightsError(f"{model.name} has no file in int8; gdkvm export --int8 makes one")
+    is_wanted = precision == "int8" or (precision is None and gains_by_int8())
+    return model.quantised if is_wanted else None
 
 
 def _make_onnxruntime(
@@ -247,10 +260,11 @@ def _make_onnxruntime(
 ) -> tuple[Backend, str]:
     from model.backends.onnxruntime import OnnxRuntimeBackend, best_device
 
-    if precision not in (None, "f32"):
-        raise WeightsError(f"the backend onnxruntime runs at f32, not at {precision}")
-    made = OnnxRuntimeBackend(model.path, threads=threads, streams=streams, device=best_device())
-    return made, "f32"
+    if precision not in (None, "f32", "int8"):
+        raise WeightsError(f"the backend onnxruntime runs at f32 or int8, not at {precision}")
+    path = _quantised(model, precision or "f32") or model.path
+    made = OnnxRuntimeBackend(path, threads=threads, streams=streams, device=best_device())
+    return made, precision or "f32"
 
 
 def _make_torch(model: ModelInfo, threads: int, precision: str | None) -> tuple[Backend, str]:

@@ -20,6 +20,7 @@ from model.errors import WeightsError
 from model.network import LiveNetwork, NetworkState
 from model.predictor import Predictor, self_test_answer
 from model.training.checkpoint import fill, read_checkpoint, read_config
+from model.training.quantise import calibration_frames, quantise
 from model.weights import MANIFEST, ModelInfo, read_manifest, sha256_of
 
 STATE_NAMES = ("memory", "sensory")
@@ -143,7 +144,13 @@ def export_step(
 
 
 def ship(
-    checkpoint: Path, folder: Path, name: str, version: str, batches: tuple[int, ...] = ()
+    checkpoint: Path,
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    batches: tuple[int, ...] = (),
+    calibration: Path | None = None,
 ) -> dict[str, Any]:
     """Write parameters, step and manifest of a checkpoint into a weights folder.
 
@@ -153,12 +160,15 @@ def ship(
         name: of the model in the manifest.
         version: of the model in the manifest.
         batches: sizes above 1 for which a step of that many sessions is written too.
+        calibration: folder of a data set whose training patients the step is quantised by; None
+            writes no step in eight bits.
 
     Returns:
         The manifest's entry for the model.
 
     Raises:
         WeightsError: not a checkpoint, or a batch below 2.
+        FrameError: the data set holds no training patients, or broken ones.
     """
     if any(batch < 2 for batch in batches):
         raise WeightsError(f"a batch of its own file has at least 2 sessions, got {batches}")
@@ -188,6 +198,11 @@ def ship(
         export_step(network, several, batch=batch, parameters_sha256=sha256)
         files = entry.setdefault("batches", {})
         files[str(batch)] = {"file": several.name, "sha256": sha256_of(several)}
+    if calibration is not None:
+        quantised = folder / f"{name}-int8.onnx"
+        frames = calibration_frames(step, calibration, network.config.network_size)
+        quantise(step, quantised, frames)
+        entry["int8"] = {"file": quantised.name, "sha256": sha256_of(quantised)}
     write_entry(folder, name, entry)
     return entry
 

@@ -13,14 +13,18 @@ from server.commands.terminal import Terminal
 
 
 def run_evaluation(
-    data: Path, weights: str | None, terminal: Terminal, page: Path | None = None
+    data: Path,
+    weights: str | None,
+    precision: str | None,
+    terminal: Terminal,
+    page: Path | None = None,
 ) -> None:
     """Score a model and say how good it is, on a page too where one is asked for.
 
     Raises:
-        EchoError: no such data, or no such weights.
+        EchoError: no such data, no such weights, or not at this precision.
     """
-    predictor = load_predictor(weights, threads=os.cpu_count() or 1)
+    predictor = load_predictor(weights, threads=os.cpu_count() or 1, precision=precision)
     with terminal.progress("Scoring") as bar:
         report = evaluate(data, predictor=predictor, progress=bar.show)
     if page is not None:

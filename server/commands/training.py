@@ -138,11 +138,13 @@ def run_export(
     folder: Path,
     model: tuple[str, str],
     batches: tuple[int, ...],
+    calibration: Path | None,
     terminal: Terminal,
 ) -> None:
     """Turn a training checkpoint into weights that can be served as ``model``, (name, version)."""
-    entry = ship(checkpoint, folder, *model, batches)
-    for file in (entry, *entry.get("batches", {}).values()):
+    entry = ship(checkpoint, folder, *model, batches=batches, calibration=calibration)
+    more = [entry["int8"]] if "int8" in entry else []
+    for file in (entry, *entry.get("batches", {}).values(), *more):
         terminal.say(f"{' '.join(model)}: {folder / file['file']}, SHA-256 {file['sha256']}")
 
 

@@ -3,14 +3,16 @@
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from openvino import Core
 
 import model.backends.choice
-from model.backends.choice import Choice, Trial, choose
-from model.backends.openvino import OpenVinoBackend
+from model.backends.choice import BackendName, Choice, Trial, choose
+from model.backends.openvino import OpenVinoBackend, gains_by_int8
 from model.errors import WeightsError
 from model.predictor import load_predictor
 from model.state import MemoryState
@@ -119,6 +121,44 @@ def test_a_precision_that_a_backend_has_not_is_refused(tiny_weights: Path, name:
         load_predictor(backend=name, folder=tiny_weights, precision="f16")  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("without_gpu")
+@pytest.mark.parametrize("gains", [True, False])
+@pytest.mark.parametrize("has_file", [True, False])
+def test_eight_bits_serve_where_the_processor_has_nothing_better_than_float32(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, gains: bool, has_file: bool
+) -> None:
+    monkeypatch.setattr(model.backends.choice, "gains_by_int8", lambda: gains)
+    info = load_info(folder=tiny_weights)
+    if has_file:
+        info = replace(info, quantised=info.path)
+    _, choice = choose(info)
+    assert (choice.precision == "int8") == (gains and has_file)
+    _, choice = choose(info, precision="f32")
+    assert choice.precision == "f32"
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_eight_bits_that_a_model_has_not_are_refused(tiny_weights: Path, name: BackendName) -> None:
+    with pytest.raises(WeightsError, match="tiny has no file in int8"):
+        load_predictor(backend=name, folder=tiny_weights, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("found", "gains"),
+    [
+        (["FP32", "INT8", "BIN"], True),
+        (["FP32", "BF16", "INT8"], False),
+        (["FP32", "FP16", "INT8"], False),
+        (["FP32", "BIN"], False),
+    ],
+)
+def test_what_the_processor_does_best_follows_from_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, found: list[str], gains: bool
+) -> None:
+    monkeypatch.setattr(Core, "get_property", lambda *_: found)
+    assert gains_by_int8() == gains
+
+
 def test_a_backend_that_is_not_installed_is_named(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +173,7 @@ def test_serving_on_a_processor_loads_neither_torch_nor_onnxruntime(tiny_weights
     program = f"""
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from model import load_predictor
 load_predictor(folder=Path({str(tiny_weights)!r}), streams=None, backend="openvino")

@@ -30,7 +30,8 @@ def _a_report_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (data, predictor) == (Path("data"), "loaded a")
         return REPORT
 
-    def load(name: str, **_: Any) -> str:
+    def load(name: str, *, precision: str, **_: Any) -> str:
+        assert precision == "int8"
         return f"loaded {name}"
 
     monkeypatch.setattr(server.commands.evaluation, "evaluate", evaluate)
@@ -38,7 +39,7 @@ def _a_report_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_json_is_the_report_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    run_evaluation(Path("data"), "a", Terminal(as_json=True))
+    run_evaluation(Path("data"), "a", "int8", Terminal(as_json=True))
     said = capsys.readouterr()
     assert (json.loads(said.out), said.err) == (REPORT, "")
 
@@ -47,7 +48,7 @@ def test_people_read_every_score_with_its_interval_where_there_is_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    run_evaluation(Path("data"), "a", Terminal())
+    run_evaluation(Path("data"), "a", "int8", Terminal())
     said = capsys.readouterr().out
     assert said.count("0.900 (0.400 to 1.400)") == 9
     assert "4.12 (3.62 to 4.62)" in said
@@ -63,6 +64,6 @@ def test_a_page_is_written_where_it_is_asked_for(
         server.commands.evaluation, "write_report", lambda *about: written.append(about)
     )
     page = tmp_path / "page.html"
-    run_evaluation(Path("data"), "a", Terminal(), page)
+    run_evaluation(Path("data"), "a", "int8", Terminal(), page)
     assert written == [(REPORT, Path("data"), "loaded a", page)]
     assert page.name in capsys.readouterr().out.replace("\n", "")
