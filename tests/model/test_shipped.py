@@ -1,5 +1,6 @@
 """The network that ships, on whatever a probe may send."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 
 from model.delta import memory_bound
 from model.frame import Frame, Region
+from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
+from server.ingest.sample import read_sample
 
 FRAME = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=16, max_side=70))
 EXTREMES = (0, 255)
@@ -86,3 +89,25 @@ def test_a_session_that_starts_anew_gets_the_bits_of_the_first_one(shipped: Pred
     first = answers()
     assert len(set(first)) == len(first)
     assert answers() == first
+
+
+def test_eight_bits_draw_what_float32_draws(shipped: Predictor) -> None:
+    quantised = load_predictor(threads=1, precision="int8")
+    frames = [
+        cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+        for jpeg in read_sample().jpegs
+    ]
+    found = []
+    for predictor in (shipped, quantised):
+        state, labels = predictor.start(), []
+        for seq, pixels in enumerate(frames):
+            mask, state = predictor.step(Frame(seq, None, np.asarray(pixels, np.uint8)), state)
+            assert mask.presence > 0.8
+            labels.append(to_source_labels(mask))
+        found.append(np.stack(labels))
+    exact_THW, rounded_THW = found
+    for label in (1, 2, 3):
+        one_THW, other_THW = exact_THW == label, rounded_THW == label
+        both_T = (one_THW & other_THW).sum(axis=(1, 2))
+        dice_T = 2 * both_T / (one_THW.sum(axis=(1, 2)) + other_THW.sum(axis=(1, 2)))
+        assert dice_T.mean() > 0.99
