@@ -36,7 +36,8 @@ class TrainConfig:
         views: the views that are trained on and validated, of "4CH" and "2CH".
         frames_between: real labelled frames kept between the two phases, where the set has them;
             clips are then made of these, else the stills are carried along by splines.
-        negatives: folder of PNG images that show no apical view, or empty for made-up ones only.
+        negatives: folder of images, films and DICOM files that show no apical view, or empty for
+            made-up ones only.
         start: checkpoint or safetensors file whose weights the run starts from, or empty; of "base"
             a published checkpoint too.
         network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
@@ -174,7 +175,7 @@ class TrainConfig:
                 name is in the message.
         """
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"cannot read the settings of a run: {error}") from error
         if data is not None:

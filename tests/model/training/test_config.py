@@ -12,9 +12,13 @@ from model.training.config import TrainConfig
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
-def test_a_file_of_settings_is_read_and_the_rest_are_defaults(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_of_settings_is_read_and_the_rest_are_defaults(
+    tmp_path: Path, encoding: str
+) -> None:
     path = tmp_path / "run.toml"
-    path.write_text('data = "camus"\nsteps = 40\nlearning_rate = 1e-3\nfreeze_norm = true\n')
+    text = 'data = "camus"\nsteps = 40\nlearning_rate = 1e-3\nfreeze_norm = true\n'
+    path.write_text(text, encoding=encoding)
     config = TrainConfig.read(path)
     assert config == replace(TrainConfig("camus"), steps=40, learning_rate=0.001, freeze_norm=True)
 
