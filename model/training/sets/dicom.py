@@ -20,15 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pydicom
 import pydicom.misc
 from numpy.typing import NDArray
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
 
 from model.errors import FrameError
 from model.frame import STRUCTURES, Region
@@ -36,6 +35,7 @@ from model.preprocess import find_sector
 from model.region import DeclaredRegion, choose_region
 from model.sector import fan_probes, find_fan
 from model.training.sets.film import container_of, probes_of_film, read_film
+from model.training.sets.pixels import grey_of, luma_of_colours, to_8_bits
 from model.training.sets.study import (
     KNOWN_ALL,
     SPLITS,
@@ -65,6 +65,8 @@ _BARE_FILMS = {
 }
 """FFmpeg's name of a bare bit stream, by what follows in the identifier of a transfer syntax whose
 frames are one film; some identifiers go on."""
+
+_WITH_ALL_BITS: dict[str, Any] = {"correct_unused_bits": False}
 
 Images = list[NDArray[np.uint8]]
 """Luma of frames of one size."""
@@ -323,22 +325,23 @@ def _read_inner_film(path: Path, stored: Any, bare: str) -> Images:
 
 
 def _read_pictures(stored: Any) -> Images:
-    pixels = pixel_array(stored)
-    if stored.PhotometricInterpretation == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, stored)
-    frames = pixels.reshape(
-        -1, stored.Rows, stored.Columns, *((3,) if pixels.shape[-1] == 3 else ())
+    decoder = get_decoder(stored.file_meta.TransferSyntaxUID)
+    pixels, facts = decoder.as_array(stored, raw=True, **_WITH_ALL_BITS)
+    photometric = str(facts["photometric_interpretation"])
+    shape = (-1, stored.Rows, stored.Columns, *((3,) if facts["samples_per_pixel"] == 3 else ()))
+    frames = pixels.reshape(shape)[: int(stored.get("NumberOfFrames") or pixels.size)]
+    if photometric == "PALETTE COLOR":
+        colours = apply_color_lut(frames, stored)
+        return [grey_of((each >> 8 * colours.itemsize - 8).astype(np.uint8)) for each in colours]
+    eight = to_8_bits(
+        frames,
+        int(stored.BitsStored),
+        int(stored.get("HighBit", stored.BitsStored - 1)),
+        is_signed=stored.get("PixelRepresentation") == 1,
     )
-    bits = 8 * frames.itemsize if frames.ndim == 4 else int(stored.BitsStored)
-    images = [_luma(frame, bits) for frame in frames]
-    if stored.PhotometricInterpretation == "MONOCHROME1":
-        images = [np.bitwise_not(image) for image in images]
-    return images
-
-
-def _luma(frame: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    eight = (frame >> max(0, bits - 8)).astype(np.uint8)
-    return eight if eight.ndim == 2 else np.asarray(cv2.cvtColor(eight, cv2.COLOR_RGB2GRAY))
+    if eight.ndim == 4:
+        return luma_of_colours(eight, photometric)
+    return [np.bitwise_not(each) if photometric == "MONOCHROME1" else each for each in eight]
 
 
 def _declared(item: Any) -> DeclaredRegion:
