@@ -53,7 +53,7 @@ def read_manifest(folder: Path = WEIGHTS_DIR) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise WeightsError(f"no weights manifest at {path}: {error.strerror}") from error
     except ValueError as error:

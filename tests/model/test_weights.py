@@ -43,6 +43,12 @@ def test_the_default_model_is_loaded_where_none_is_named(folder: Path) -> None:
     assert load_info("large", folder).name == "large"
 
 
+def test_a_manifest_that_was_edited_on_windows_is_read(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"small",', '"large",', 1), encoding="utf-8-sig")
+    assert load_info(folder=folder).name == "large"
+
+
 def test_the_default_model_is_named_first(folder: Path) -> None:
     assert model_names(folder) == ["small", "large"]
 
