@@ -152,6 +152,9 @@ class PayloadDecoder:
         if self._video.has_b_frames:
             # Each would be answered with the picture of an earlier one.
             raise UndecodableFrameError("pictures come after later packets; encode no B-frames")
+        if any(each.is_corrupt for each in pictures):
+            # What was missing is made up from the pictures before.
+            raise UndecodableFrameError("a video packet is damaged or cut short")
         return pictures
 
     def _check_bytes(self, payload: memoryview, samples: int) -> None:
@@ -288,9 +291,10 @@ def _open_video(codec: Codec, size: tuple[int, int]) -> "av.VideoCodecContext":
     except (ValueError, FFmpegError) as error:
         raise UnsupportedCodecError(f"{codec} cannot be decoded here") from error
     assert isinstance(context, av.VideoCodecContext)
-    context.options = {
-        "max_pixels": str((size[0] + _CODED_BEYOND_PX) * (size[1] + _CODED_BEYOND_PX))
-    }
+    most_px = (size[0] + _CODED_BEYOND_PX) * (size[1] + _CODED_BEYOND_PX)
+    # Of a picture cut short this decoder gives what there is, and does not say so unless asked.
+    strict = {"err_detect": "explode"} if codec == "mjpeg" else {}
+    context.options = {"max_pixels": str(most_px), **strict}
     # Frame threads would answer packets late.
     context.thread_count = 1
     context.flags |= Flags.low_delay

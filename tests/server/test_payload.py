@@ -257,6 +257,19 @@ def test_a_still_cut_anywhere_is_refused(codec: Codec, data: st.DataObject) -> N
         decode(codec, whole[:length])
 
 
+@pytest.mark.parametrize("codec", ["h264", "mjpeg"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_video_packet_cut_short_is_refused_and_no_picture_is_made_up(
+    codec: Codec, share: float
+) -> None:
+    noise = np.random.default_rng(5).integers(16, 236, (ROWS, COLS), np.uint8)
+    first, second, *_ = encoded(codec, [np.roll(noise, 4 * shift, axis=1) for shift in range(4)])
+    decoder = PayloadDecoder(codec, (ROWS, COLS))
+    assert decoder.luma(memoryview(first)) is not None
+    with pytest.raises(UndecodableFrameError):
+        decoder.luma(memoryview(second[: int(share * len(second))]))
+
+
 @pytest.mark.parametrize("codec", ["jpeg", "png", "h264", "hevc", "mjpeg"])
 @given(data=st.data())
 def test_damage_gives_a_picture_or_a_refusal_and_never_anything_else(
