@@ -11,6 +11,7 @@ from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Literal, Self
 
+from model.measure.beatlog import NOT_CONFIRMED
 from model.measure.rhythm import ClosedBeat, heart_rate_bpm, index_beats, is_irregular
 from model.measure.tally import FrameTally
 
@@ -177,8 +178,10 @@ def _aggregate(
     counted: list[ClosedBeat], complete: list[ClosedBeat], notes: tuple[str, ...]
 ) -> EjectionFraction:
     """Make one figure of the beats that count, by the rule that their rhythm asks for."""
-    irregular = is_irregular(complete)
-    method, chosen, warnings = _choose(counted, complete, irregular)
+    # What was shown to be no beat is none of the rhythm's either.
+    beats = [beat for beat in complete if NOT_CONFIRMED not in beat.cycle.reasons]
+    irregular = is_irregular(beats)
+    method, chosen, warnings = _choose(counted, beats, irregular)
     figures = [beat.cycle.ef_percent for beat in chosen]
     middle = fmean if method == "mean_of_beats" else median
     percent = float(middle(figures))
@@ -198,7 +201,7 @@ def _aggregate(
         fac_percent=float(middle([beat.cycle.fac_percent for beat in chosen])),
         method=method,
         beats=len(chosen),
-        heart_rate_bpm=heart_rate_bpm(complete),
+        heart_rate_bpm=heart_rate_bpm(beats),
         edv_ml=edv_ml,
         # The median ESV would belong to another beat than the median EDV.
         esv_ml=None if edv_ml is None else edv_ml * (1 - percent / 100),

@@ -153,3 +153,19 @@ def test_a_measured_ef_lies_within_its_interval(ef_percent: float) -> None:
     assert ef.interval is not None
     assert ef.percent is not None
     assert 0 <= ef.interval[0] < ef.percent < ef.interval[1] <= 100
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_was_shown_to_be_no_beat_tells_nothing_of_the_rhythm(count: int) -> None:
+    whole = beats(*[60.0] * count)
+    # A wave of filling was taken for the end of a beat, which was then found whole.
+    piece = replace(
+        whole[1],
+        number=99,
+        cycle=replace(
+            whole[1].cycle, end_ms=900.0 + 500, ed_seq=28, reasons=("beat_not_confirmed",)
+        ),
+    )
+    ef = told([whole[0], piece, *whole[1:]])
+    assert (ef.state, ef.method, ef.beats) == ("measured", "median_of_beats", count)
+    assert ef.heart_rate_bpm == pytest.approx(60_000 / 900)
