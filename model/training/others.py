@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from model.errors import FrameError
 from model.sector import fan_probes
-from model.training.sets.dicom import as_served, is_dicom, read_seen
+from model.training.sets.dicom import is_dicom, read_seen
 from model.training.sets.film import probes_of_film, read_film
+from model.training.sets.sight import as_served
 from model.training.sets.study import named
 
 STILLS = (".png",)

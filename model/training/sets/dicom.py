@@ -30,12 +30,12 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 
 from model.errors import FrameError
-from model.frame import STRUCTURES, Region
-from model.preprocess import find_sector
-from model.region import DeclaredRegion, choose_region
-from model.sector import fan_probes, find_fan
+from model.frame import STRUCTURES
+from model.region import DeclaredRegion
+from model.sector import fan_probes
 from model.training.sets.film import container_of, probes_of_film, read_film
 from model.training.sets.pixels import grey_of, luma_of_colours, to_8_bits
+from model.training.sets.sight import Images, as_served, cut, seen_served
 from model.training.sets.study import (
     KNOWN_ALL,
     SPLITS,
@@ -67,9 +67,6 @@ _BARE_FILMS = {
 frames are one film; some identifiers go on."""
 
 _WITH_ALL_BITS: dict[str, Any] = {"correct_unused_bits": False}
-
-Images = list[NDArray[np.uint8]]
-"""Luma of frames of one size."""
 
 Labels = dict[int, NDArray[np.uint8]]
 """The label map of every frame that somebody drew."""
@@ -221,9 +218,7 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
         FrameError: a file that is damaged, masks of another clip, or one phase only.
     """
     labels = _read_labels(masks)
-    images, sight, spacing_mm = _seen(*_read_clip(clip))
-    rows = slice(sight.top, sight.top + sight.height)
-    columns = slice(sight.left, sight.left + sight.width)
+    images, sight, spacing_mm = seen_served(*_read_clip(clip))
     if max(labels) >= len(images):
         raise FrameError(
             f"{masks} has masks of {counted(max(labels) + 1, 'frame')}, {clip.name} {len(images)}"
@@ -237,8 +232,8 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
     step = 1 if ed < es else -1
     order = list(range(ed, es + step, step)) if between else [ed, es]
     return Recording(
-        tuple(images[k][rows, columns] for k in order),
-        tuple(labels[k][rows, columns] for k in order if k in labels),
+        tuple(cut(images[k], sight) for k in order),
+        tuple(cut(labels[k], sight) for k in order if k in labels),
         tuple(place for place, k in enumerate(order) if k in labels),
         spacing_mm,
         is_cropped=True,
@@ -257,40 +252,6 @@ def read_seen(path: Path) -> list[NDArray[np.uint8]]:
         FrameError: a file that cannot be decoded.
     """
     return as_served(*_read_clip(path))
-
-
-def as_served(
-    images: Images, probes: Images, declared: list[DeclaredRegion]
-) -> list[NDArray[np.uint8]]:
-    """What the network would see of the frames of one clip.
-
-    Args:
-        images: luma of every frame.
-        probes: those of them in which the server looks for the fan.
-        declared: the regions that its header declares.
-    """
-    seen, sight, _ = _seen(images, probes, declared)
-    rows = slice(sight.top, sight.top + sight.height)
-    columns = slice(sight.left, sight.left + sight.width)
-    return [image[rows, columns] for image in seen]
-
-
-def _seen(
-    images: Images, probes: Images, declared: list[DeclaredRegion]
-) -> tuple[Images, Region, tuple[float, float] | None]:
-    """The frames as a served clip shows them to the network, the box that it looks at, their size.
-
-    This is the fan, all else black; without one the declared region; without that what is bright
-    in the first frame that shows enough.
-    """
-    rows, columns = images[0].shape
-    told = choose_region(declared, rows, columns, probes)
-    fan = find_fan(probes, told.region)
-    if fan is not None:
-        return [fan.seen(image) for image in images], fan.box, told.spacing_mm
-    found = (box for image in images if (box := find_sector(image)) is not None)
-    sight = told.region or next(found, Region(0, 0, rows, columns))
-    return images, sight, told.spacing_mm
 
 
 def _read_clip(path: Path) -> tuple[Images, Images, list[DeclaredRegion]]:

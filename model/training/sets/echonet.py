@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import FrameError
-from model.training.sets.film import read_film
+from model.training.sets.film import probes_of_film, read_film
+from model.training.sets.sight import cut, seen_served
 from model.training.sets.study import (
     KNOWN_LV,
     DataSet,
@@ -216,6 +217,10 @@ def read(
         raise FrameError(f"{video}: its traced frames have the same area, no phase can be told")
     step = 1 if first < end else -1
     order = list(range(first, end + step, step)) if between else [first, end]
+    images, sight, _ = seen_served(images, probes_of_film(images), declared=[])
     return Recording(
-        tuple(images[k] for k in order), (masks[first], masks[end]), (0, len(order) - 1)
+        tuple(cut(images[k], sight) for k in order),
+        (cut(masks[first], sight), cut(masks[end], sight)),
+        (0, len(order) - 1),
+        is_cropped=True,
     )

@@ -9,14 +9,15 @@ from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate
 
 from model.errors import FrameError
-from model.preprocess import find_sector
+from model.preprocess import find_sector, make_fit, to_network_input
 from model.training.others import read_negatives
+from model.training.patients import read_studies
 from model.training.sets import open_set
 from model.training.sets.dicom import read_seen
 from model.training.sets.film import read_film
 from server.ingest import open_clip
-from tests.model.test_sector import drawn_fan, speckle
-from tests.model.training.sets.writing import heart, save_avi
+from tests.model.test_sector import drawn_fan, speckle, written_on
+from tests.model.training.sets.writing import box_tracing, heart, save_avi, write_echonet
 from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, run, save, ultrasound
 from tests.server.ingest.test_film import ENCODINGS, H264, STREAMS, film
 
@@ -128,6 +129,24 @@ def test_a_clip_that_is_stored_as_video_is_trained_on(tmp_path: Path) -> None:
     recording = found.studies[0].read(False)
     for image, expected in zip(recording.images, seen(clip), strict=True):
         np.testing.assert_array_equal(image, expected)
+
+
+def test_of_an_echonet_video_training_sees_what_the_network_sees_of_it_served(
+    tmp_path: Path,
+) -> None:
+    large, small = box_tracing(160, 220, 90, 200), box_tracing(165, 215, 100, 190)
+    root = write_echonet(tmp_path, {"0X1": ("TRAIN", {1: large, 5: small})})
+    images = [written_on(speckle(drawn_fan(35, 35), seed)) for seed in range(8)]
+    video = root / "Videos" / "0X1.avi"
+    save_avi(video, images)
+    with open_clip(video) as clip:
+        assert clip.sector is not None
+        fit = make_fit(clip.sector.box, clip.size, 128)
+        frames = [clip.seen(frame).pixels_HW for frame in clip.frames]
+    (patient,) = read_studies(open_set(root).of_split("train"), 128)
+    for still, frame in zip((patient.ed, patient.es), (frames[1], frames[5]), strict=True):
+        seen = 255 * to_network_input(frame, fit)[0, 0]
+        np.testing.assert_array_equal(still.image_HW, np.rint(seen))
 
 
 def test_frames_beyond_those_that_the_header_declares_are_left_out(tmp_path: Path) -> None:
