@@ -15,8 +15,8 @@ FRAME_MS = (
 """Processor time of a frame, every 5th percentile from the least to the longest.
 
 Source:
-    `python -m benchmarks.scaling costs` on 29 November 2026: 600 frames on one thread of an AMD
-    EPYC with AVX2 alone.
+    `python -m benchmarks.scaling costs` on 29 November 2026: 600 frames on one thread of an
+    Intel Xeon with AMX.
 """
 
 AROUND_MS = 2.2
