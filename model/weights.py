@@ -18,8 +18,9 @@ class ModelInfo:
     """What the outside may know of a model.
 
     Attributes:
-        sha256: of the served file, hexadecimal; it names the exact weights in every result.
-        path: the served file.
+        sha256: of ``path``, hexadecimal; it names the weights in every result, whatever the
+            precision that they are served in.
+        path: the exported step.
         self_test: what the file must answer to the self-test clip, see ``model.predictor``.
         quantised: the same step in eight bits, None where there is none.
     """

@@ -35,6 +35,7 @@ def test_the_served_models_are_listed(live: Live) -> None:
             "licence": "none",
             "network_size": 48,
             "backend": "numpy",
+            "precision": None,
         }
     ]
 
