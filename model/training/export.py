@@ -20,7 +20,7 @@ from model.errors import WeightsError
 from model.network import LiveNetwork, NetworkState
 from model.predictor import Predictor, self_test_answer
 from model.training.checkpoint import fill, read_checkpoint, read_config
-from model.training.quantise import calibration_frames, quantise
+from model.training.quantise import calibration_clips, calibration_frames, quantise
 from model.weights import MANIFEST, ModelInfo, read_manifest, sha256_of
 
 STATE_NAMES = ("memory", "sensory")
@@ -167,12 +167,15 @@ def ship(
         The manifest's entry for the model.
 
     Raises:
-        WeightsError: not a checkpoint, or a batch below 2.
+        WeightsError: not a checkpoint, a batch below 2, or no onnxruntime to quantise with.
         FrameError: the data set holds no training patients, or broken ones.
     """
     if any(batch < 2 for batch in batches):
         raise WeightsError(f"a batch of its own file has at least 2 sessions, got {batches}")
     network = load_checkpoint(checkpoint)
+    # Read before anything is written, so that what cannot be had leaves the folder as it is.
+    side = network.config.network_size
+    clips = None if calibration is None else calibration_clips(calibration, side)
     folder.mkdir(parents=True, exist_ok=True)
     parameters, step = folder / f"{name}.safetensors", folder / f"{name}.onnx"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
@@ -198,10 +201,9 @@ def ship(
         export_step(network, several, batch=batch, parameters_sha256=sha256)
         files = entry.setdefault("batches", {})
         files[str(batch)] = {"file": several.name, "sha256": sha256_of(several)}
-    if calibration is not None:
+    if clips is not None:
         quantised = folder / f"{name}-int8.onnx"
-        frames = calibration_frames(step, calibration, network.config.network_size)
-        quantise(step, quantised, frames)
+        quantise(step, quantised, calibration_frames(step, clips))
         entry["int8"] = {"file": quantised.name, "sha256": sha256_of(quantised)}
     write_entry(folder, name, entry)
     return entry

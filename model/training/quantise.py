@@ -10,6 +10,7 @@ Source:
     operators QuantizeLinear and DequantizeLinear.
 """
 
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,15 +44,10 @@ def quantise(step: Path, out: Path, frames: list[Inputs]) -> None:
         step: exported, of one session.
         out: file to write.
         frames: what calibration looks at.
-
-    Raises:
-        WeightsError: onnxruntime, which does it, is not installed.
     """
-    try:
-        from onnxruntime import quantization
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ModuleNotFoundError as error:
-        raise WeightsError("quantising needs onnxruntime, which is not here") from error
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     network = onnx.load(str(step))
     stem = next(node.name for node in network.graph.node if node.op_type == "Conv")
     with tempfile.TemporaryDirectory() as folder:
@@ -87,14 +83,17 @@ class _Reader:
         return next(self._left, None)
 
 
-def calibration_frames(step: Path, data: Path, side: int) -> list[Inputs]:
-    """What training clips of a data set hand to the step, frame by frame.
+def calibration_clips(data: Path, side: int) -> NDArray[np.float32]:
+    """Training clips of a data set, images_BTHW; whatever quantising wants is found out here.
 
     The clips beat, and look and are spoilt as in training; some show no heart.
 
     Raises:
+        WeightsError: onnxruntime, which quantises, is not installed.
         FrameError: the folder holds no training patients, or broken ones.
     """
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise WeightsError("quantising needs onnxruntime, which is not here")
     found = open_set(data)
     studies = found.of_split("train", ("4CH",)) or found.of_split("train")
     if not studies:
@@ -104,9 +103,13 @@ def calibration_frames(step: Path, data: Path, side: int) -> list[Inputs]:
     config = TrainConfig(
         str(data), batch=len(patients), clip_frames=CLIP_FRAMES, burst_share=0.25, network_size=side
     )
+    return make_batch(patients, [], config, 0).images_BTHW
+
+
+def calibration_frames(step: Path, images_BTHW: NDArray[np.float32]) -> list[Inputs]:
+    """What clips hand to the step, frame by frame."""
     backend = OpenVinoBackend(step, threads=1, streams=1, precision="f32")
-    batch = make_batch(patients, [], config, 0)
-    return [each for clip_THW in batch.images_BTHW for each in _inputs(backend, clip_THW)]
+    return [each for clip_THW in images_BTHW for each in _inputs(backend, clip_THW)]
 
 
 def _inputs(backend: Backend, clip_THW: NDArray[np.float32]) -> Iterator[Inputs]:

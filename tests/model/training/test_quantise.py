@@ -1,7 +1,6 @@
 """A step in eight bits: what is quantised and how, and that two runtimes read it alike."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from model.frame import Frame
 from model.predictor import load_predictor
 from model.state import MemoryState
 from model.training.export import ship
-from model.training.quantise import calibration_frames, quantise
 from model.weights import load_info, sha256_of
 from tests.model.training.hearts import write_index, write_patient
 
@@ -160,17 +158,14 @@ def test_a_damaged_file_in_eight_bits_is_named(folder: Path, tmp_path: Path) -> 
         load_info(folder=copied)
 
 
-def test_a_set_without_training_patients_calibrates_nothing(
-    folder: Path, stills: Path, tmp_path: Path
+def test_what_cannot_be_calibrated_leaves_the_folder_as_it_is(
+    tiny_checkpoint: Path, stills: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(stills / "valid", tmp_path / "valid")
+    data, out = tmp_path / "data", tmp_path / "weights"
+    shutil.copytree(stills / "valid", data / "valid")
     with pytest.raises(FrameError, match="no training patients"):
-        calibration_frames(folder / "tiny.onnx", tmp_path, 48)
-
-
-def test_without_onnxruntime_quantising_says_so(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(WeightsError, match="needs onnxruntime"):
-        quantise(folder / "tiny.onnx", tmp_path / "int8.onnx", [])
+        ship(tiny_checkpoint, out, "tiny", "1", calibration=data)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match="needs onnxruntime, which is not here"):
+        ship(tiny_checkpoint, out, "tiny", "1", calibration=stills)
+    assert not out.exists()
