@@ -69,7 +69,8 @@ export function showCurve(view) {
 
 /** The latest beats, newest first. */
 export function showBeats(view) {
-  const latest = [...view.beats.values()].slice(-SHOWN_BEATS).reverse();
+  const beats = [...view.beats.values()];
+  const latest = beats.slice(-SHOWN_BEATS).reverse();
   const place = byId("beats");
   if (!latest.length) return place.replaceChildren();
   const hasVolume = latest.some((beat) => beat.ed_volume_ml !== null);
@@ -79,7 +80,7 @@ export function showBeats(view) {
     ...(hasVolume ? [figure(beat.ed_volume_ml, 0), figure(beat.es_volume_ml, 0)] : []),
   ]);
   const titles = ["Beat", "EF", ...(hasVolume ? ["EDV, ml", "ESV, ml"] : [])];
-  const notes = latest.map((beat) => whyUnused(beat, [...view.beats.values()]));
+  const notes = latest.map((beat) => whyUnused(beat, beats));
   return place.replaceChildren(table("Latest beats", titles, rows, notes));
 }
 

@@ -25,7 +25,7 @@ has a network of its own, up to this many: each takes 16 MB and a fifth of a sec
 def gains_by_int8() -> bool:
     """Whether this processor has nothing better than float32 for a network that is not quantised.
 
-    Matrix units for bfloat16 and half precision are as fast, and nearer to float32.
+    Where there is bfloat16 or half precision, that serves: it is nearer to float32.
     """
     found = set(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return "INT8" in found and not found & {"BF16", "FP16"}
