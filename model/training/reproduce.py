@@ -3,8 +3,8 @@
     python -m model.training.reproduce DATA OUT
 
 The stages are the files ``gdkvm-live-*.toml`` of the recipes, in order of name, each begun with the
-weights of the one before. The result and the shipped weights are scored on the same stills by the
-same code. Every stage goes on where it was stopped.
+weights of the one before, in bfloat16 where the processor has it. The result and the shipped
+weights are scored on the same stills by the same code. Every stage goes on where it was stopped.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from model.predictor import Predictor, load_predictor
 from model.training.config import TrainConfig
 from model.training.evaluate import evaluate
 from model.training.export import ship
+from model.training.folder import SETTINGS
 from model.training.loop import train
+from model.training.processor import has_bfloat16
 from model.training.watch import PRINTING, SILENT, Watch
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -77,11 +79,17 @@ def train_stages(data: Path, out: Path, recipes: Path, watch: Watch = SILENT) ->
     checkpoint: Path | None = None
     for path in sorted(recipes.glob("gdkvm-live-*.toml")):
         settings = TrainConfig.read(path, str(data))
+        settings = replace(settings, bf16=_computes_bf16(out / path.stem / SETTINGS))
         if checkpoint is not None:
             settings = replace(settings, start=str(checkpoint))
         checkpoint = train(settings, settings.shape(), out / path.stem, watch)
     assert checkpoint is not None, f"no recipes in {recipes}"
     return checkpoint
+
+
+def _computes_bf16(saved: Path) -> bool:
+    """As the stage was begun, else by what the processor has; either gives the same scores."""
+    return TrainConfig.read(saved).bf16 if saved.is_file() else has_bfloat16()
 
 
 def compare(shipped: dict[str, Any], reproduced: dict[str, Any]) -> list[Verdict]:

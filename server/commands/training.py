@@ -16,6 +16,7 @@ from model.training.config import TrainConfig
 from model.training.export import ship
 from model.training.folder import SETTINGS
 from model.training.loop import train
+from model.training.processor import has_bfloat16
 from model.training.sets import DataSet, open_set
 from model.training.watch import Watch
 from server.commands.terminal import Terminal
@@ -57,6 +58,8 @@ def run_training(request: TrainRequest, terminal: Terminal) -> None:
         return
     out = request.out or _new_folder()
     terminal.say(f"Training into {out}; if it is stopped: gdkvm train --out {out}")
+    if settings.device == "cpu" and not settings.bf16 and has_bfloat16():
+        terminal.say("This processor has bfloat16: with bf16 = true a step takes half as long.")
     with _watching(request, out, terminal) as watch:
         checkpoint = train(settings, settings.shape(), out, watch)
     terminal.say(f"Done: {checkpoint}")

@@ -62,6 +62,15 @@ def test_stages_follow_each_other_and_both_weights_are_scored(
     assert (out / "weights" / "manifest.json").is_file()
 
 
+def test_stages_go_on_in_the_precision_they_were_begun_in(
+    monkeypatch: pytest.MonkeyPatch, data: Path, recipes: Path, tmp_path: Path
+) -> None:
+    for has_bfloat16, begun_with in [(True, True), (False, True)]:
+        monkeypatch.setattr(module, "has_bfloat16", lambda found=has_bfloat16: found)
+        checkpoint = module.train_stages(data, tmp_path / "out", recipes)
+        assert TrainConfig.read(checkpoint.with_name("config.toml")).bf16 is begun_with
+
+
 @pytest.mark.parametrize(("allowed", "code"), [(1.0, 0), (-1.0, 1)])
 def test_the_exit_code_is_the_verdict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], allowed: float, code: int
