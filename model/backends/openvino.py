@@ -22,13 +22,32 @@ hands every frame to a thread of the library's, which costs two changes of threa
 has a network of its own, up to this many: each takes 16 MB and a fifth of a second."""
 
 
-def gains_by_int8() -> bool:
-    """Whether this processor has nothing better than float32 for a network that is not quantised.
+CPUINFO = Path("/proc/cpuinfo")
+"""The processor's instruction sets, on Linux: what ``OPTIMIZATION_CAPABILITIES`` calls BF16 may be
+the matrix unit (AMX) or vectors (AVX-512), of which the first is several times as fast."""
 
-    Where there is bfloat16 or half precision, that serves: it is nearer to float32.
+
+def gains_by_int8() -> bool:
+    """Whether eight bits serve best here.
+
+    Half precision and bfloat16 on a matrix unit serve where there is either: they are nearer to
+    float32, and fast. Bfloat16 on vectors takes half as long again as eight bits do.
+
+    Source:
+        docs/performance.md, "Eight bits".
     """
     found = set(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return "INT8" in found and not found & {"BF16", "FP16"}
+    is_fast = "FP16" in found or ("BF16" in found and not _has_vectors_alone())
+    return "INT8" in found and not is_fast
+
+
+def _has_vectors_alone() -> bool:
+    """Whether bfloat16 is there without a matrix unit; False where the system does not tell."""
+    try:
+        flags = set(CPUINFO.read_text(encoding="utf-8").split())
+    except OSError:
+        return False
+    return "avx512_bf16" in flags and "amx_bf16" not in flags
 
 
 class OpenVinoBackend:

@@ -24,6 +24,7 @@ from server.commands.local import local_server
 from server.commands.streaming import client_errors, websocket_url
 from server.commands.terminal import Terminal
 from server.ingest import open_clip, sample_path
+from server.settings import Settings
 
 WARM_UP_FRAMES, FAST_FRAMES, PACED_FRAMES = 60, 600, 150
 PACED_FPS = 30.0
@@ -76,9 +77,11 @@ def run_bench(terminal: Terminal) -> None:
 
 
 def backend_choice() -> dict[str, Any]:
-    """What the server chooses by itself, why, and how fast each backend of this machine is."""
-    threads = os.cpu_count() or 1
-    chosen = load_predictor(threads=threads, streams=None).choice
+    """What the server chooses, why, and how fast each backend of this machine is."""
+    threads, settings = os.cpu_count() or 1, Settings()
+    chosen = load_predictor(
+        backend=settings.backend, threads=threads, streams=None, precision=settings.precision
+    ).choice
     assert chosen is not None
     trials = list(chosen.trials)
     for name in BACKENDS:

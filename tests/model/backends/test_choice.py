@@ -11,6 +11,7 @@ import pytest
 from openvino import Core
 
 import model.backends.choice
+import model.backends.openvino
 from model.backends.choice import BackendName, Choice, Trial, choose
 from model.backends.openvino import OpenVinoBackend, gains_by_int8
 from model.errors import WeightsError
@@ -124,7 +125,7 @@ def test_a_precision_that_a_backend_has_not_is_refused(tiny_weights: Path, name:
 @pytest.mark.usefixtures("without_gpu")
 @pytest.mark.parametrize("gains", [True, False])
 @pytest.mark.parametrize("has_file", [True, False])
-def test_eight_bits_serve_where_the_processor_has_nothing_better_than_float32(
+def test_eight_bits_serve_where_the_processor_gains_by_them(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, gains: bool, has_file: bool
 ) -> None:
     monkeypatch.setattr(model.backends.choice, "gains_by_int8", lambda: gains)
@@ -144,18 +145,28 @@ def test_eight_bits_that_a_model_has_not_are_refused(tiny_weights: Path, name: B
 
 
 @pytest.mark.parametrize(
-    ("found", "gains"),
+    ("found", "flags", "gains"),
     [
-        (["FP32", "INT8", "BIN"], True),
-        (["FP32", "BF16", "INT8"], False),
-        (["FP32", "FP16", "INT8"], False),
-        (["FP32", "BIN"], False),
+        (["FP32", "INT8", "BIN"], "avx2 fma", True),
+        (["FP32", "BF16", "INT8"], "avx512f avx512_vnni avx512_bf16", True),
+        (["FP32", "BF16", "INT8"], "avx512f avx512_bf16 amx_bf16 amx_tile amx_int8", False),
+        (["FP32", "BF16", "INT8"], None, False),
+        (["FP32", "FP16", "INT8"], "asimd fphp", False),
+        (["FP32", "BIN"], "avx2 fma", False),
     ],
 )
 def test_what_the_processor_does_best_follows_from_what_it_can(
-    monkeypatch: pytest.MonkeyPatch, found: list[str], gains: bool
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    found: list[str],
+    flags: str | None,
+    gains: bool,
 ) -> None:
     monkeypatch.setattr(Core, "get_property", lambda *_: found)
+    told = tmp_path / "cpuinfo"
+    if flags is not None:
+        told.write_text(f"model name\t: a processor\nflags\t\t: {flags} smap\n")
+    monkeypatch.setattr(model.backends.openvino, "CPUINFO", told)
     assert gains_by_int8() == gains
 
 

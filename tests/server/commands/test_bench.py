@@ -78,6 +78,15 @@ def test_every_backend_of_the_machine_is_tried_and_the_choice_explained(
     assert choice["why"].startswith("openvino")
 
 
+def test_the_choice_told_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setenv("GDKVM_BACKEND", "onnxruntime")
+    monkeypatch.setenv("GDKVM_PRECISION", "int8")
+    choice = backend_choice()
+    assert choice["why"].startswith("onnxruntime, as set")
+    assert choice["trials"][0]["precision"] == "int8"
+
+
 def test_without_torch_the_published_network_has_no_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
