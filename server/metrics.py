@@ -16,7 +16,7 @@ STAGE_EDGES_S = (
 )  # fmt: skip
 """Edges at one frame period of 60 and of 30 frames per second, so that a bar on either is exact."""
 
-ANSWERS = ("result", "dropped")
+ANSWERS = ("result", "dropped", "repeated")
 DROP_REASONS = ("replaced", "repeated", "no_picture")
 STARTS = ("new", "resumed")
 EF_STATES = ("measured", "pending", "withheld")
@@ -100,7 +100,7 @@ class Metrics:
             registry=self.registry,
         )
         self._began_s: dict[object, float] = {}
-        oldest = self._gauge("gdkvm_oldest_frame_seconds", "Age of the oldest unanswered frame.")
+        oldest = self._gauge("gdkvm_oldest_frame_seconds", "Age of the oldest frame under way.")
         oldest.set_function(self._oldest_s)
         self._stages = {stage: self.stage_s.labels(stage) for stage in STAGES}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):

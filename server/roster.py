@@ -73,6 +73,7 @@ class Roster:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._released: dict[str, asyncio.Event] = {}
         self._claimed: dict[str, asyncio.Event] = {}
+        self._counting: set[asyncio.Task[None]] = set()
         self._places = Places(settings, engine, self._sessions, self._claimed)
         self.is_draining = False
         self.held_elsewhere: Callable[[str], int] = lambda _: 0
@@ -253,12 +254,34 @@ class Roster:
             self._forget(session)
             return
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._settings.resume_s, self._forget, session)
+        timer = loop.call_later(self._settings.resume_s, self._expire, session)
         self._timers[session.token] = timer
         logger.info("session parked", extra={"why": why, "results": session.results})
 
+    def _expire(self, session: Session) -> None:
+        """Let go of a parked session that nobody came back for."""
+        self._forget(session)
+        task = asyncio.create_task(self._count_unless_moved(session))
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+
+    async def _count_unless_moved(self, session: Session) -> None:
+        if not await self._saver.find_moved([session]):
+            self._count_end(session)
+
+    def count_ef(self, session: Session) -> None:
+        """Count the EF that a session ended with; one that saw no frame has none to tell."""
+        if session.results:
+            self._metrics.count_ef(session.ef.state, session.ef.reasons)
+
+    def _count_end(self, session: Session) -> None:
+        """Count the EF of a session that ends without a summary."""
+        if not session.is_over:
+            self.count_ef(session)
+
     async def _end(self, session: Session) -> None:
         """End a session for good, in the store too."""
+        self._count_end(session)
         self._forget(session)
         await self._saver.end(session)
 

@@ -86,6 +86,9 @@ class Stages:
         )
 
 
+AnswerKind = Literal["result", "dropped", "repeated"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """The messages that answer one frame.
@@ -100,6 +103,13 @@ class Answer:
     stages: Stages | None
     reason: DropReason | None = None
     labels_HW: NDArray[np.uint8] | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """What the client is given: the answer that it had before is "repeated"."""
+        if self.stages is not None:
+            return "result"
+        return "repeated" if self.reason is None else "dropped"
 
 
 class Owner(Protocol):
@@ -316,7 +326,7 @@ class Session:
         """Answer a frame that was answered before, from the record where it is still there."""
         kept = self._answers.get(header.seq)
         if kept is not None:
-            return Answer(kept, None, "repeated")
+            return Answer(kept, None)
         message = Dropped(seq=header.seq, time_us=header.time_us, reason="repeated")
         return Answer((message.to_json(),), None, "repeated")
 

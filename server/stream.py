@@ -146,7 +146,7 @@ class FrameSocket:
         """Send what answers one frame, and count it."""
         self._unanswered -= 1
         await self.send(answer.messages)
-        self._metrics.answers["result" if answer.stages else "dropped"].inc()
+        self._metrics.answers[answer.kind].inc()
         if answer.reason is not None:
             self._metrics.drops.labels(answer.reason).inc()
         if answer.stages is not None and received_s is not None:
@@ -157,10 +157,6 @@ class FrameSocket:
     def frame_under_way(self) -> AbstractContextManager[None]:
         """Let operators see how old a frame is while it is worked on."""
         return self._metrics.frame_under_way()
-
-    def count_ef(self, session: Session) -> None:
-        """Count the EF that a session ended with."""
-        self._metrics.count_ef(session.ef.state, session.ef.reasons)
 
     def fence(self) -> None:
         """Stop after the present frame: another socket goes on."""
@@ -303,7 +299,7 @@ async def serve(socket: FrameSocket, hello: Hello, roster: Roster, engine: Engin
             raise
         if not session.is_over:
             session.summary()
-            socket.count_ef(session)
+            roster.count_ef(session)
         await socket.send(session.summary())
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import get_args
 
@@ -12,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from model.measure.ejection import EF_REASONS
 from model.measure.quality import FRAME_REASONS
 from server.errors import WireCodes
-from server.metrics import STAGES, Metrics
+from server.metrics import EF_STATES, STAGES, Metrics
 from server.protocol import DropReason, EfMessage
-from tests.server.live import Live, beating, live_server, packed, until
+from tests.server.live import Live, Talk, beating, live_server, packed, until
 
 
 def families_of(text: str) -> dict[str, Metric]:
@@ -102,8 +103,8 @@ async def test_what_happened_is_what_is_counted(tmp_path: Path) -> None:
         answer = await live.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = families_of(answer.text)
-    assert counted(families, "gdkvm_frames_total") == {"result": 2, "dropped": 2}
-    assert counted(families, "gdkvm_frames_dropped_total") == {"repeated": 2}
+    assert counted(families, "gdkvm_frames_total") == {"result": 2, "repeated": 2}
+    assert counted(families, "gdkvm_frames_dropped_total") == {}
     assert counted(families, "gdkvm_sessions_opened_total") == {"new": 1, "resumed": 1}
     assert counted(families, "gdkvm_errors_total") == {"wrong_size": 1, "not_found": 1}
     assert values_of(families, "gdkvm_stage_seconds_count") == dict.fromkeys(STAGES, 2)
@@ -136,6 +137,67 @@ async def test_the_age_of_a_frame_shows_while_the_engine_hangs_and_not_after(
     assert counted(families, "gdkvm_ejection_fractions_total") == {ef["state"]: 1}
     assert counted(families, "gdkvm_ef_withheld_total") == dict.fromkeys(ef["reasons"], 1)
     assert ef["reasons"], "one frame is no beat, so there is a reason"
+
+
+async def say_bye(talk: Talk) -> None:
+    await talk.end()
+
+
+async def leave(talk: Talk) -> None:
+    await talk.connection.close(1000)
+
+
+async def send_half_a_frame(talk: Talk) -> None:
+    await talk.say(packed(1, b"too short"))
+    await talk.hear_all()
+
+
+async def vanish(talk: Talk) -> None:
+    talk.abort()
+
+
+@pytest.mark.parametrize("end", [say_bye, leave, send_half_a_frame, vanish])
+@pytest.mark.parametrize("resume_s", [0, 0.2])
+async def test_however_a_session_ends_its_ef_is_counted_once(
+    tmp_path: Path, end: Callable[[Talk], Awaitable[None]], resume_s: float
+) -> None:
+    with live_server(tmp_path, resume_s=resume_s) as live:
+        async with live.talk() as talk:
+            await talk.say(beating(0))
+            await talk.hear()
+            await end(talk)
+        await until(lambda: ended(live) > 0)
+        await live.until_sessions(0)
+        async with live.talk() as unused:
+            await unused.end()
+        assert ended(live) == 1
+
+
+async def test_a_session_that_another_server_goes_on_with_has_not_ended_here(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "sessions.sqlite")
+    with (
+        live_server(tmp_path / "a", resume_s=0.5, snapshot_store=store) as first,
+        live_server(tmp_path / "b", resume_s=600, snapshot_store=store) as second,
+    ):
+        async with first.talk() as talk:
+            await talk.say(beating(0))
+            await talk.hear()
+            talk.abort()
+        await first.until_parked(talk.ready["session"])
+        async with second.talk(resume=talk.ready["resume"]) as talk:
+            await first.until_sessions(0)
+            await talk.end()
+        assert (ended(first), ended(second)) == (0, 1)
+
+
+def ended(live: Live) -> float:
+    """Sessions whose EF was counted."""
+    read = live.server.parts.metrics.registry.get_sample_value
+    return sum(
+        read("gdkvm_ejection_fractions_total", {"state": state}) or 0.0 for state in EF_STATES
+    )
 
 
 def oldest_s(live: Live) -> float:
