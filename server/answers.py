@@ -1,10 +1,17 @@
-"""The record of a session's last answers, for clients that ask again."""
+"""What answers one frame, and a record of the last answers, for clients that ask again."""
 
 import json
 import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.protocol import DropReason, StagesMs
 
 ANSWERS_KEPT = 64
 """Answers that a resuming client can ask for again; docs/protocol.md promises them."""
@@ -14,6 +21,53 @@ SNAPSHOT_BYTES = 512 << 10
 
 _FAST = 1
 _SEQ = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where a frame's time went, in seconds; see StagesMs."""
+
+    queue: float
+    decode: float
+    infer: float
+    measure: float
+    total: float
+
+    def to_message(self) -> StagesMs:
+        """In milliseconds, to the microsecond."""
+        return StagesMs.model_construct(
+            queue=round(1000 * self.queue, 3),
+            decode=round(1000 * self.decode, 3),
+            infer=round(1000 * self.infer, 3),
+            measure=round(1000 * self.measure, 3),
+            total=round(1000 * self.total, 3),
+        )
+
+
+AnswerKind = Literal["result", "dropped", "repeated"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """The messages that answer one frame.
+
+    Attributes:
+        stages: None where the frame was not segmented.
+        reason: why it was dropped, None where it was not.
+        labels_HW: the mask on the source grid, None where the frame was not segmented.
+    """
+
+    messages: tuple[str, ...]
+    stages: Stages | None
+    reason: DropReason | None = None
+    labels_HW: NDArray[np.uint8] | None = None
+
+    @property
+    def kind(self) -> AnswerKind:
+        """What the client is given: the answer that it had before is "repeated"."""
+        if self.stages is not None:
+            return "result"
+        return "repeated" if self.reason is None else "dropped"
 
 
 class AnswerRecord:

@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import EchoError, Predictor
+from server.answers import Answer
 from server.errors import SettingsError
 from server.protocol import DropReason, FrameHeader
-from server.session import Answer, Arrival, Packet, Session
+from server.session import Arrival, Packet, Session
 from server.settings import Settings
 from server.snapshots import pack, unpack
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
@@ -361,21 +360,8 @@ class Roster:
             self._forget(session)
 
     def listing(self) -> list[dict[str, Any]]:
-        """What an operator may know of the sessions: no token, nothing of a patient."""
-        now_s = time.time()
-        return [
-            {
-                "session": each.name,
-                "phase": each.phase,
-                "age_s": round(now_s - each.opened_s, 1),
-                "codec": each.hello.codec,
-                "policy": each.hello.policy,
-                "model": each.model.name,
-                "results": each.results,
-                "dropped": each.dropped,
-            }
-            for each in self._sessions.values()
-        ]
+        """What an operator may know of the sessions."""
+        return [each.listing() for each in self._sessions.values()]
 
 
 def _name(key: ApiKey | None) -> str | None:

@@ -4,10 +4,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, Protocol
 
 from model import (
     STRUCTURES,
@@ -20,7 +17,7 @@ from model import (
     to_source_labels,
 )
 from server.analysis import Analysis
-from server.answers import AnswerRecord
+from server.answers import Answer, AnswerRecord, Stages
 from server.errors import MalformedMessageError, SnapshotError, UnsupportedCodecError
 from server.keys import ApiKey
 from server.masks import Runs, encode_mask
@@ -37,7 +34,6 @@ from server.protocol import (
     QualityMessage,
     Ready,
     Result,
-    StagesMs,
     Summary,
 )
 from server.snapshots import Lease, pack, unpack
@@ -63,53 +59,6 @@ class Arrival:
     header: FrameHeader
     payload: memoryview
     received_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Where a frame's time went, in seconds; see StagesMs."""
-
-    queue: float
-    decode: float
-    infer: float
-    measure: float
-    total: float
-
-    def to_message(self) -> StagesMs:
-        """In milliseconds, to the microsecond."""
-        return StagesMs.model_construct(
-            queue=round(1000 * self.queue, 3),
-            decode=round(1000 * self.decode, 3),
-            infer=round(1000 * self.infer, 3),
-            measure=round(1000 * self.measure, 3),
-            total=round(1000 * self.total, 3),
-        )
-
-
-AnswerKind = Literal["result", "dropped", "repeated"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """The messages that answer one frame.
-
-    Attributes:
-        stages: None where the frame was not segmented.
-        reason: why it was dropped, None where it was not.
-        labels_HW: the mask on the source grid, None where the frame was not segmented.
-    """
-
-    messages: tuple[str, ...]
-    stages: Stages | None
-    reason: DropReason | None = None
-    labels_HW: NDArray[np.uint8] | None = None
-
-    @property
-    def kind(self) -> AnswerKind:
-        """What the client is given: the answer that it had before is "repeated"."""
-        if self.stages is not None:
-            return "result"
-        return "repeated" if self.reason is None else "dropped"
 
 
 class Owner(Protocol):
@@ -359,6 +308,19 @@ class Session:
             ef=EfMessage.of(self._analysis.ef),
         )
         return (*closed, summary.to_json())
+
+    def listing(self) -> dict[str, Any]:
+        """What an operator may know: no token, nothing of a patient."""
+        return {
+            "session": self.name,
+            "phase": self.phase,
+            "age_s": round(time.time() - self.opened_s, 1),
+            "codec": self.hello.codec,
+            "policy": self.hello.policy,
+            "model": self.model.name,
+            "results": self.results,
+            "dropped": self.dropped,
+        }
 
     def snapshot(self) -> bytes | None:
         """All that another process needs to go on; call it between two frames, on any thread.

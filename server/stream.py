@@ -11,6 +11,7 @@ from functools import partial
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from model import EchoError
+from server.answers import Answer
 from server.engine import Engine
 from server.errors import (
     AdmissionError,
@@ -39,7 +40,7 @@ from server.protocol import (
     parse_message,
 )
 from server.roster import Roster
-from server.session import Answer, Arrival, Packet, Session
+from server.session import Arrival, Packet, Session
 from server.settings import Settings
 
 PARTING_S = 1.0

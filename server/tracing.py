@@ -30,9 +30,10 @@ from opentelemetry.trace import (
 )
 
 from model import EchoError
+from server.answers import Answer
 from server.errors import EngineDeadError, EngineError, SettingsError, SocketGoneError
 from server.log import trace_id
-from server.session import Answer, Arrival, Session
+from server.session import Arrival, Session
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from model import STRUCTURES, Mask, Predictor, Quality, Reading, Ventricle
-from server.answers import ANSWERS_KEPT
+from server.answers import ANSWERS_KEPT, Answer
 from server.errors import UnsupportedCodecError
 from server.protocol import BeatMessage, FrameHeader, Hello, Result, Summary
-from server.session import Answer, Arrival, Session
+from server.session import Arrival, Session
 from tests.server.live import (
     SIDE,
     CountingBackend,
