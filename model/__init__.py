@@ -25,6 +25,7 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
+from model.preprocess import rescale
 from model.region import Calibration, DeclaredRegion, choose_region
 from model.sector import Sector, fan_probes, film_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
@@ -73,6 +74,7 @@ __all__ = [
     "measure_frame",
     "model_names",
     "normal_ranges",
+    "rescale",
     "to_source_labels",
     "view_disks",
 ]

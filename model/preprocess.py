@@ -113,16 +113,23 @@ def network_box(fit: Fit) -> Region:
     return Region((side - rows) // 2, (side - cols) // 2, rows, cols)
 
 
+def rescale(pixels_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale to so many rows and columns: by area where an axis shrinks, linearly where it grows."""
+    rows, columns = pixels_HW.shape
+    # Shrink before growing: cv2.INTER_AREA skips pixels where one axis shrinks and the other grows.
+    smaller = (min(size[1], columns), min(size[0], rows))
+    averaged = cv2.resize(pixels_HW, smaller, interpolation=cv2.INTER_AREA)
+    scaled = cv2.resize(averaged, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(scaled, np.uint8)
+
+
 def to_network_input(pixels_HW: NDArray[np.uint8], fit: Fit) -> NDArray[np.float32]:
     """Crop, scale by area and pad; image_11HW with grey values in [0, 1]."""
     region, box = fit.region, network_box(fit)
     crop = pixels_HW[
         region.top : region.top + region.height, region.left : region.left + region.width
     ]
-    # Shrink before growing: cv2.INTER_AREA skips pixels where one axis shrinks and the other grows.
-    smaller = (min(box.width, region.width), min(box.height, region.height))
-    averaged = cv2.resize(crop, smaller, interpolation=cv2.INTER_AREA)
-    scaled = cv2.resize(averaged, (box.width, box.height), interpolation=cv2.INTER_LINEAR)
+    scaled = rescale(crop, (box.height, box.width))
     image_11HW = np.zeros((1, 1, fit.network_size, fit.network_size), np.float32)
     image_11HW[0, 0, box.top : box.top + box.height, box.left : box.left + box.width] = scaled
     image_11HW /= 255.0

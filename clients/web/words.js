@@ -55,6 +55,7 @@ const REASONS = {
   truncated_frames: "the file ends early; its whole frames are read",
   native_pixel_data_compressed: "it is declared uncompressed, but is not",
   chroma_not_subsampled: "its colours are stored otherwise than declared",
+  pixels_made_square: "its pixels are not square; it is taken as players show it",
   pixels_not_square: "its pixels are not square",
 };
 

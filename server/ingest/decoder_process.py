@@ -21,6 +21,9 @@ except ImportError:  # Windows has no such bounds
     resource = None  # type: ignore[assignment]
 
 COLOUR_PROBE_EVERY = 8
+MOST_STRETCH = 4.0
+"""A pixel wider or taller than this is a fault of its container; those of DVDs are below 1.5."""
+
 _FULL_RANGE = 2
 
 Plane: TypeAlias = tuple[str, tuple[int, ...], Any]
@@ -194,18 +197,23 @@ def _facts(stream: Any, first: Any) -> dict[str, Any]:
     """Say what is known of a film once its first frame is decoded."""
     rate = stream.average_rate
     duration = stream.duration
-    ratio = stream.sample_aspect_ratio
     size = (first.height, first.width)
-    rows, columns = size[::-1] if _turns(first) % 2 else size
+    shown = (first.height, round(first.width * _pixel_width(stream)))
+    upright = -1 if _turns(first) % 2 else 1
     return {
         "codec": stream.codec_context.name,
-        "rows": rows,
-        "columns": columns,
+        "size": size[::upright],
+        "shown_size": shown[::upright],
         "frames": stream.frames or None,
         "fps": float(rate) if rate else None,
         "duration_ms": float(1000 * duration * stream.time_base) if duration else None,
-        "is_square": not ratio or ratio == 1,
     }
+
+
+def _pixel_width(stream: Any) -> float:
+    """Width of a pixel over its height; 1 where a container tells none, or none that can be."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 1 / MOST_STRETCH <= ratio <= MOST_STRETCH else 1.0
 
 
 def _turns(frame: Any) -> int:

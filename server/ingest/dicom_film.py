@@ -53,7 +53,12 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
         demuxer = _demuxer_of(stream, data_set.syntax.demuxer)
         is_stamped = demuxer != data_set.syntax.demuxer  # a bare stream's stamps are made up
         with open_film_clip(
-            stream, demuxer, limits, region=calibration.region, is_stamped=is_stamped
+            stream,
+            demuxer,
+            limits,
+            region=calibration.region,
+            is_stamped=is_stamped,
+            keeps_grid=True,
         ) as film:
             if film.size != (rows, columns):
                 raise MalformedHeaderError(

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, Region, film_probes, find_fan
+from model import Frame, Region, film_probes, find_fan, rescale
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
     DecodeFailedError,
@@ -32,18 +32,19 @@ class _Facts:
     """What a film says of itself.
 
     Attributes:
+        size: rows and columns as they are stored, upright.
+        shown_size: the same where every pixel is a square, as players show it.
         claimed_frames: how many frames its container claims, None where it does not.
         fps: the mean rate, None where unknown.
         duration_ms: as the container says, None where it does not.
     """
 
     codec: str
-    rows: int
-    columns: int
+    size: tuple[int, int]
+    shown_size: tuple[int, int]
     claimed_frames: int | None
     fps: float | None
     duration_ms: float | None
-    is_square: bool
 
     @property
     def is_timed(self) -> bool:
@@ -59,6 +60,7 @@ def open_film_clip(
     *,
     region: Region | None = None,
     is_stamped: bool = True,
+    keeps_grid: bool = False,
 ) -> Iterator[Clip]:
     """Open a film.
 
@@ -68,6 +70,8 @@ def open_film_clip(
         limits: bounds.
         region: where colour counts, the whole image where None.
         is_stamped: whether the container knows the frames' times.
+        keeps_grid: give the pixels as they are stored, where something else tells their size; else
+            they are made square, as players do.
 
     Raises:
         IngestError: whatever is wrong with it.
@@ -76,19 +80,20 @@ def open_film_clip(
         facts = _receive_facts(process)
         if not is_stamped:
             facts = replace(facts, fps=None, duration_ms=None)
-        check_size(facts.rows, facts.columns, limits)
+        size = facts.size if keeps_grid else facts.shown_size
+        check_size(*size, limits)
         if facts.claimed_frames is not None and facts.claimed_frames > limits.frames:
             raise _too_many(facts.claimed_frames, limits)
         notes = Notes()
-        if not facts.is_square:
-            notes.warn("pixels_not_square")
+        if facts.size != facts.shown_size:
+            notes.warn("pixels_not_square" if keeps_grid else "pixels_made_square")
         if is_stamped and not facts.is_timed and facts.claimed_frames != 1:
             notes.warn("time_base_implausible")
-        frames = _Reader(process, facts, limits, notes, region).frames()
+        frames = _Reader(process, facts, size, limits, notes, region).frames()
         yield Clip(
             frames=frames,
             frame_count=facts.claimed_frames,
-            size=(facts.rows, facts.columns),
+            size=size,
             spacing_mm=None,
             region=None,
             time_base=_time_base(facts),
@@ -125,12 +130,11 @@ def _receive_facts(process: DecoderProcess) -> _Facts:
     told = answer[0]
     return _Facts(
         codec=str(told["codec"])[:16],
-        rows=int(told["rows"]),
-        columns=int(told["columns"]),
+        size=(int(told["size"][0]), int(told["size"][1])),
+        shown_size=(int(told["shown_size"][0]), int(told["shown_size"][1])),
         claimed_frames=told["frames"],
         fps=told["fps"],
         duration_ms=told["duration_ms"],
-        is_square=bool(told["is_square"]),
     )
 
 
@@ -153,6 +157,7 @@ class _Reader:
 
     process: DecoderProcess
     facts: _Facts
+    size: tuple[int, int]
     limits: IngestLimits
     notes: Notes
     region: Region | None
@@ -179,7 +184,8 @@ class _Reader:
         """Stop at the limits: what a container claims binds nobody."""
         if count > self.limits.frames:
             raise _too_many(count, self.limits)
-        if 3 * count * self.facts.rows * self.facts.columns > self.limits.decoded_bytes:
+        rows, columns = self.size
+        if 3 * count * rows * columns > self.limits.decoded_bytes:
             raise TooLargeError(
                 f"the film decodes to more than {self.limits.decoded_bytes} bytes: "
                 "send a shorter one"
@@ -194,10 +200,12 @@ class _Reader:
 
     def _luma(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> NDArray[np.uint8]:
         luma = np.rot90(planes[0][:, : told["columns"]], told["turns"])
-        if luma.shape != (self.facts.rows, self.facts.columns):
+        if luma.shape != self.facts.size:
             raise DecodeFailedError("the film's pictures change their size")
         luma = np.ascontiguousarray(luma)
-        return luma if told["is_full_range"] else expand_range(luma)
+        if not told["is_full_range"]:
+            luma = expand_range(luma)
+        return luma if luma.shape == self.size else rescale(luma, self.size)
 
 
 class _Clock:

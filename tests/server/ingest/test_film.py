@@ -100,14 +100,18 @@ def test_full_range_video_is_not_stretched_again(tmp_path: Path) -> None:
     assert np.abs(read(path)[1].astype(int) - decoded(path)).max() <= 2
 
 
+def turned(path: Path, degrees: int) -> Path:
+    """The same film, to be turned to the left when it is shown."""
+    there = path.with_name("turned.mp4")
+    turn = ["-c", "copy", "-metadata:s:v:0", f"rotate={degrees}"]
+    run("ffmpeg", "-v", "error", "-i", path, *turn, there)
+    return there
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_rotated_film_is_turned_upright_as_ffmpeg_turns_it(tmp_path: Path, degrees: int) -> None:
     plain = film(tmp_path / "plain.mp4", *H264)
-    path = tmp_path / "turned.mp4"
-    run(
-        "ffmpeg", "-v", "error", "-i", plain, "-c", "copy",
-        "-metadata:s:v:0", f"rotate={degrees}", path,
-    )  # fmt: skip
+    path = turned(plain, degrees)
     size = (ROWS, COLUMNS) if degrees == 180 else (COLUMNS, ROWS)
     clip, lumas, _ = read(path)
     assert clip.size == size
@@ -149,9 +153,31 @@ def test_a_rate_no_scanner_has_leaves_the_time_unknown(tmp_path: Path, rate: int
     assert clip.warnings == ("time_base_implausible",)
 
 
-def test_pixels_that_are_not_square_are_a_warning(tmp_path: Path) -> None:
-    clip, _, _ = read(film(tmp_path / "f.mp4", *H264, "-vf", "setsar=2"))
-    assert clip.warnings == ("pixels_not_square",)
+@pytest.mark.parametrize(
+    ("ratio", "columns"), [("16/15", COLUMNS * 16 // 15), ("10/11", COLUMNS * 10 // 11)]
+)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_pixels_that_are_not_square_are_made_so_as_players_do(
+    tmp_path: Path, ratio: str, columns: int, is_turned: bool
+) -> None:
+    path, size = film(tmp_path / "f.mp4", *H264, "-vf", f"setsar={ratio}"), (ROWS, columns)
+    shown, filters = tmp_path / "shown.avi", "scale=iw*sar:ih:flags=bilinear,setsar=1"
+    if is_turned:
+        size, filters = size[::-1], filters + ",transpose=cclock"
+    run("ffmpeg", "-v", "error", "-i", path, "-vf", filters, *ENCODINGS["grey.avi"], shown)
+    if is_turned:
+        path = turned(path, 90)
+    clip, lumas, _ = read(path)
+    assert clip.warnings == ("pixels_made_square",)
+    assert (clip.size, lumas.shape[1:]) == (size, size)
+    assert np.abs(lumas.astype(int) - decoded(shown, size)).mean() < 1.5
+
+
+def test_pixels_of_a_shape_that_none_has_are_taken_as_squares(tmp_path: Path) -> None:
+    path = film(tmp_path / "f.mp4", *H264, "-vf", "setsar=100")
+    clip, lumas, _ = read(path)
+    assert (clip.warnings, clip.size) == ((), (ROWS, COLUMNS))
+    assert np.abs(lumas.astype(int) - decoded(path)).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -245,6 +271,16 @@ def test_video_inside_dicom_has_ffmpegs_pixels_and_the_headers_times(
     assert clip.time_base.duration_ms == 20 * COUNT
     assert clip.warnings == ()
     assert clip.encoding.startswith("DICOM, ")
+
+
+def test_a_film_in_dicom_keeps_its_pixels_whose_size_the_header_tells(tmp_path: Path) -> None:
+    stream = film(tmp_path / "stream", *H264, "-vf", "setsar=16/15", "-f", "h264")
+    even = stream.read_bytes() + b"\0" * (stream.stat().st_size % 2)
+    made = ultrasound(np.repeat(grey_cine(COUNT)[..., None], 3, axis=3), "YBR_PARTIAL_420")
+    path = save(made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", encapsulate([even]))
+    clip, lumas, _ = read(path)
+    assert clip.warnings == ("pixels_not_square",)
+    assert np.abs(lumas.astype(int) - decoded(stream)).max() <= 2
 
 
 @pytest.mark.parametrize(
