@@ -73,6 +73,17 @@ class Predictor:
         self.backend = backend
         self.choice = choice
 
+    @property
+    def precision(self) -> str | None:
+        """Of the network's arithmetic: ``f32``, ``bf16`` or ``int8``; None where nobody chose."""
+        return None if self.choice is None else self.choice.precision
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What decides every bit of an answer: name and version, SHA-256, and precision."""
+        named = {"name": self.model.name, "version": self.model.version}
+        return {**named, "sha256": self.model.sha256, "precision": self.precision}
+
     def by_way_of(self, run: Run) -> "Predictor":
         """The same model, the network's steps run by somebody else, such as a queue."""
         return Predictor(self.model, Detour(self.backend, run), self.choice)

@@ -193,7 +193,7 @@ def build(settings: Settings) -> Parts:
             "model": model.name,
             "model_version": model.version,
             "backend": choice and choice.why,
-            "precision": choice and choice.precision,
+            "precision": predictor.precision,
             "capacity_fps": None if math.isinf(capacity_fps) else round(capacity_fps, 1),
         },
     )

@@ -66,7 +66,8 @@ class Material:
         """What DICOM objects say of their making."""
         software = version("gdkvm-live")
         now, revision = datetime.now(UTC), self.study.findings.revision
-        return Maker(self.origin(), self.model, software, now, revision)
+        precision = self.study.document["model"].get("precision")
+        return Maker(self.origin(), self.model, software, now, revision, precision)
 
     @contextmanager
     def frames(self) -> Iterator[Iterable[Frame]]:

@@ -99,14 +99,13 @@ class ServerMessage(BaseModel):
         return self.model_dump_json()
 
 
-class ModelName(BaseModel):
+class ModelName(BaseModel, frozen=True):
     """Which network answers."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     name: str
     version: str
-    sha256: str
+    sha256: str = Field(description="Of the exact weights.")
+    precision: str | None = Field(default=None, description="f32, bf16 or int8, as computed here.")
 
 
 class Ready(ServerMessage):

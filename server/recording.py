@@ -241,10 +241,10 @@ class Recorder:
                 logger.warning("a session is not recorded: pictures before it was taken up matter")
                 return None
         log = SessionLog(self._room, session.name, has_payloads=self._has_payloads)
-        model, choice = predictor.model, predictor.choice
+        choice = predictor.choice
         facts = {
             "session": session.name,
-            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+            "model": predictor.identity,
             "backend": choice and choice.backend,
             "precision": choice and choice.precision,
             "frames": "payloads" if self._has_payloads else "hashes",

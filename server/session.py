@@ -129,6 +129,7 @@ class Session:
         """
         self.hello = hello
         self.model = predictor.model
+        self._answerer = ModelName.model_validate(predictor.identity)
         self.name = "s_" + secrets.token_urlsafe(6)
         self.token = token or secrets.token_urlsafe(24)
         self.phase: Phase = "live"
@@ -187,7 +188,7 @@ class Session:
             credits=credits,
             policy=self.hello.policy,
             mask_encoding=self.hello.mask_encoding,
-            model=ModelName.model_validate(self.model),
+            model=self._answerer,
             network_size=self.model.network_size,
             structures=STRUCTURES,
         )

@@ -104,7 +104,6 @@ def withhold(ef: EjectionFraction, clip: Clip, view: str | None) -> EjectionFrac
 
 def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[str, Any]:
     """The clip result; what is unknown is null."""
-    model = predictor.model
     return {
         "clip": {
             "frames": len(findings.frames),
@@ -123,7 +122,7 @@ def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[st
         "frames": [_frame(frame) for frame in findings.frames],
         "revision": 0,
         "edits": [],
-        "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+        "model": predictor.identity,
     }
 
 

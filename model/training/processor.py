@@ -1,5 +1,8 @@
 """What the processor offers to training."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 
@@ -10,5 +13,5 @@ def has_bfloat16() -> bool:
     tell; this is false then.
     """
     tell = getattr(torch.cpu, "get_capabilities", dict)
-    found = tell()
+    found: Mapping[str, Any] = tell()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -41,6 +41,7 @@ CLIPS = pa.schema(
         ("model", pa.string()),
         ("model_version", pa.string()),
         ("model_sha256", pa.string()),
+        ("model_precision", pa.string()),
         ("masks", pa.string()),
     ]
 )
@@ -124,6 +125,7 @@ def found(place: str, study: Study, masks: bytes | None = None) -> Outcome:
         "model": model["name"],
         "model_version": model["version"],
         "model_sha256": model["sha256"],
+        "model_precision": model["precision"],
         "masks": masks and masks_name(place),
     }
     return Outcome(row, tuple(_beat(place, beat) for beat in study.findings.beats), masks)

@@ -37,6 +37,7 @@ class Maker:
         software: version of this program.
         made: now, with a time zone.
         revision: how often outlines were corrected; each makes other objects.
+        precision: of the network's arithmetic, None where unknown.
     """
 
     origin: Origin | None
@@ -44,6 +45,19 @@ class Maker:
     software: str
     made: datetime
     revision: int = 0
+    precision: str | None = None
+
+    @property
+    def algorithm(self) -> str:
+        """What found it, in words: the weights, and how they were computed with."""
+        how = f", computed in {self.precision}" if self.precision else ""
+        return f"{self.model.version}, weights SHA-256 {self.model.sha256}{how}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What decides every bit that is found in a clip, and so is part of an object's UIDs."""
+        precision = [self.precision] if self.precision else []
+        return (self.model.sha256, *precision, self.software)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +93,8 @@ def uid_of(digest: bytes) -> str:
 def begin_object(kind: Kind, maker: Maker, reading: str = "") -> Dataset:
     """Fill in the modules of patient, study, series, equipment and SOP.
 
-    The same clip, weights and software give the same UIDs, so that storing an object twice leaves
-    one.
+    The same clip, weights, arithmetic and software give the same UIDs, so that storing an object
+    twice leaves one.
 
     Args:
         kind: what it is.
@@ -92,7 +106,7 @@ def begin_object(kind: Kind, maker: Maker, reading: str = "") -> Dataset:
     origin = maker.origin
     clip = (origin and origin.sop_instance_uid) or str(uuid.uuid4())
     revision = [str(maker.revision)] if maker.revision else []
-    parts = (kind.name, clip, maker.model.sha256, maker.software, reading, *revision)
+    parts = (kind.name, clip, *maker.identity, reading, *revision)
     made.SOPClassUID = kind.sop_class
     made.SOPInstanceUID = derived_uid("instance", *parts)
     made.SeriesInstanceUID = derived_uid("series", *parts)

@@ -64,6 +64,9 @@ class ModelPart(_Part):
     name: str
     version: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the exact weights.")
+    precision: str | None = Field(
+        default=None, description="Of the arithmetic: f32, bf16 or int8; null where unknown."
+    )
 
 
 class FigureResult(_Part):

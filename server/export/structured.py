@@ -207,7 +207,7 @@ class _Writer:
             (("121016", "DCM", "Device Observer Serial Number"), model.sha256),
         ]
         device: Code = ("121012", "DCM", "Device Observer UID")
-        identity = derived_uid("device", model.sha256, self._maker.software)
+        identity = derived_uid("device", *self._maker.identity)
         return [
             code("HAS CONCEPT MOD", language, ("en", "RFC5646", "English")),
             code("HAS OBS CONTEXT", observer, ("121007", "DCM", "Device")),
@@ -324,7 +324,7 @@ class _Writer:
             code("HAS CONCEPT MOD", _METHOD, _DISKS),
             code("HAS CONCEPT MOD", _FINDING_SITE, _LEFT_VENTRICLE),
             text("HAS CONCEPT MOD", algorithm, model.name),
-            text("HAS CONCEPT MOD", version, f"{model.version}, weights SHA-256 {model.sha256}"),
+            text("HAS CONCEPT MOD", version, self._maker.algorithm),
             *self._view(),
             image("CONTAINS", _SOURCE, *self._source, []),
             *values,

@@ -353,6 +353,7 @@ class _Page:
             ("Interval", "central 90 %"),
             ("Network", f"{model['name']} {model['version']}"),
             ("Weights (SHA-256)", model["sha256"]),
+            ("Arithmetic", model.get("precision") or "unknown"),
             ("Software", f"{PRODUCT} {self._about.software}"),
         ]
         return f"<section><h2>Method</h2>{_facts(facts)}</section>"

@@ -54,7 +54,7 @@ def operation_routes(engine: Engine, roster: Roster, metrics: Metrics) -> APIRou
                 "licence": each.model.licence,
                 "network_size": each.model.network_size,
                 "backend": each.backend.name,
-                "precision": each.choice and each.choice.precision,
+                "precision": each.precision,
             }
             for each in engine.predictors.values()
         ]

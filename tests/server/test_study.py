@@ -92,7 +92,7 @@ def test_the_document_has_the_fields_that_scripts_rely_on(study: Study) -> None:
         },
         "revision": "value",
         "edits": "value",
-        "model": {"name": "value", "version": "value", "sha256": "value"},
+        "model": dict.fromkeys(["name", "version", "sha256", "precision"], "value"),
     }  # fmt: skip
 
 
@@ -105,7 +105,12 @@ def test_the_document_says_what_the_file_says(study: Study) -> None:
     assert document["clip"]["time_base"]["duration_ms"] == pytest.approx(COUNT * FRAME_MS)
     assert [frame["seq"] for frame in document["frames"]] == list(range(COUNT))
     assert [frame["time_ms"] for frame in document["frames"]] == [40 * i for i in range(COUNT)]
-    assert document["model"] == {"name": "grey", "version": "1.2.3", "sha256": "ab" * 32}
+    assert document["model"] == {
+        "name": "grey",
+        "version": "1.2.3",
+        "sha256": "ab" * 32,
+        "precision": None,
+    }
 
 
 def test_a_phantom_is_as_large_as_its_formula_says(study: Study) -> None:

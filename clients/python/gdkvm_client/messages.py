@@ -98,11 +98,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which network answers."""
+    """Which network answers.
+
+    Attributes:
+        sha256: of the exact weights.
+        precision: of the arithmetic, None where the server does not tell.
+    """
 
     name: str
     version: str
     sha256: str
+    precision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

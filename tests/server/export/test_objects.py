@@ -27,6 +27,17 @@ def made_from(attributes: dict[str, str]) -> Any:
     return begin_object(KIND, Maker(origin, grey_predictor().model, "1", MADE))
 
 
+def test_what_another_arithmetic_finds_is_another_object() -> None:
+    """DICOM PS3.5 9: a UID names one object; masks in eight bits are others than in float32."""
+    origin = Origin("1.2", "1.3", "1.4", "1.5", None, {}, None, None)
+    model = grey_predictor().model
+    made = {
+        begin_object(KIND, Maker(origin, model, "1", MADE, precision=each)).SOPInstanceUID
+        for each in (None, "f32", "bf16", "int8", "int8")
+    }
+    assert len(made) == 4
+
+
 @pytest.mark.parametrize(
     ("zone", "day", "clock"),
     [("+0200", "20240301", "013000"), ("-0330", "20240229", "200000")],
