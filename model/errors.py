@@ -5,6 +5,9 @@
       StateError        a memory of another model, size or version
       WeightsError      a weights file that is missing, broken or of another network
       MeasurementError  a measurement asked for with arguments that cannot be measured
+      IngestError       a file that cannot become a clip; the server knows more of its kind
+        MalformedHeaderError  TruncatedError  UnsupportedSyntaxError  UnsupportedPixelsError
+        DecodeFailedError
 
 Each class has a stable ``code``; the server maps codes to HTTP statuses and close codes.
 """
@@ -45,3 +48,39 @@ class MeasurementError(EchoError):
     """A measurement asked for with arguments that cannot be measured."""
 
     code = "bad_measurement"
+
+
+class IngestError(EchoError):
+    """A file that cannot become a clip."""
+
+    code = "bad_clip"
+
+
+class MalformedHeaderError(IngestError):
+    """A DICOM header that breaks off or contradicts itself."""
+
+    code = "malformed_header"
+
+
+class TruncatedError(IngestError):
+    """A file that ends before its first whole frame."""
+
+    code = "truncated"
+
+
+class UnsupportedSyntaxError(IngestError):
+    """An encoding that no decoder here reads."""
+
+    code = "unsupported_transfer_syntax"
+
+
+class UnsupportedPixelsError(IngestError):
+    """A pixel layout not read here."""
+
+    code = "unsupported_pixels"
+
+
+class DecodeFailedError(IngestError):
+    """The pictures inside are broken."""
+
+    code = "decode_failed"

@@ -24,6 +24,7 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AssociationServer
 
 from model import EchoError
+from model.pictures import READ_SYNTAXES
 from server.audit import note_instance
 from server.clips import ClipStore
 from server.cstore.arrival import UNREADABLE, Arrival, Messages, read_bounded
@@ -31,7 +32,6 @@ from server.cstore.peers import Peers
 from server.dicomweb import MISMATCH, PROCESSING_FAILURE, SUCCESS, reason_of
 from server.errors import SettingsError, storage_errors
 from server.ingest.instance import STORED_CLASSES, read_instance
-from server.ingest.syntax import READ_SYNTAXES
 from server.metrics import Metrics
 from server.settings import Settings
 

@@ -1,5 +1,6 @@
 """Files into frames: DICOM, zipped DICOM and video, opened with bounds."""
 
+from model.pictures import decode_luma, read_jpeg
 from server.ingest.archive import unpack_study
 from server.ingest.clip import WARNINGS, Clip, IngestLimits, TimeBase
 from server.ingest.door import open_clip
@@ -21,7 +22,6 @@ from server.ingest.errors import (
     UnsupportedPixelsError,
     UnsupportedSyntaxError,
 )
-from server.ingest.jpeg import decode_luma, read_jpeg
 from server.ingest.sample import SampleClip, read_sample, sample_path
 
 __all__ = [

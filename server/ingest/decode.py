@@ -1,207 +1,49 @@
-"""How the frames of one DICOM clip become luma: which decoder, and what the colours really are."""
+"""Which decoder the frames of one DICOM clip get; the libraries' run in a decoder process."""
 
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from model import Region
+from model.pictures import (
+    Decoder,
+    DecodeStream,
+    Layout,
+    Stream,
+    choose_compressed,
+    read_stream,
+    starts_a_stream,
+)
 from server.ingest.clip import IngestLimits
-from server.ingest.codestream import Coding, Stream, read_stream, starts_a_stream
-from server.ingest.errors import (
-    DecodeFailedError,
-    MalformedHeaderError,
-    TruncatedError,
-    UnsupportedPixelsError,
-)
-from server.ingest.jpeg import as_rgb, as_ybr, decode_components, decode_luma, is_whole
-from server.ingest.layout import Layout, check_size, to_components
-from server.ingest.pixels import (
-    Components,
-    coloured_share,
-    expand_range,
-    to_luma,
-    to_rgb,
-    true_photometric,
-    with_precision,
-)
-from server.ingest.rle import decode_rle, looks_like_rle
-from server.ingest.sandbox import DecoderProcess, open_images
-
-PROCESSOR_THREADS = 2
-"""Threads for decoders that work in this process; they let go of the interpreter's lock."""
+from server.ingest.layout import check_size
+from server.ingest.sandbox import open_images
 
 
-@dataclass(frozen=True, slots=True)
-class Decoder:
-    """Decodes one clip's frames from their bytes.
-
-    Attributes:
-        words: how the frames are stored, in words.
-        layout: the layout of the decoded samples, as it really is.
-        components: a frame's bytes into samples.
-        luma: a frame's bytes into luma.
-        threads: how many frames may be decoded at once.
-    """
-
-    words: str
-    layout: Layout
-    components: Callable[[bytes], Components]
-    luma: Callable[[bytes], NDArray[np.uint8]]
-    threads: int = PROCESSOR_THREADS
-
-    def coloured_share(self, frame: bytes, region: Region | None) -> float:
-        """Measure a frame's share of coloured pixels inside the region, or in the whole image."""
-        if self.layout.samples == 1 and self.layout.palette is None:
-            return 0.0
-        rgb = to_rgb(self.components(frame), self.layout)
-        return 0.0 if rgb is None else coloured_share(rgb, region)
-
-
-def choose_native(first: bytes, layout: Layout, *, is_little: bool) -> Decoder:
-    """Make the decoder of uncompressed frames.
-
-    Args:
-        first: the first frame's bytes.
-        layout: what the header says.
-        is_little: the byte order of 16-bit samples.
-    """
-
-    def components(frame: bytes) -> Components:
-        return to_components(frame, layout, is_little=is_little)
-
-    return _plain("uncompressed", first, layout, components)
-
-
-def choose_compressed(
-    first: bytes, layout: Layout, limits: IngestLimits, stack: ExitStack
-) -> Decoder:
+def choose_bounded(first: bytes, layout: Layout, limits: IngestLimits, stack: ExitStack) -> Decoder:
     """Make the decoder that the first frame's own bytes ask for.
 
     Args:
         first: the first frame's bytes.
         layout: what the header says.
-        limits: bounds of a decoder process.
+        limits: bounds of the frames and of a decoder process.
         stack: closes the decoder process, where there is one.
 
     Raises:
-        DecodeFailedError: the frame is no picture.
-        MalformedHeaderError: the frame contradicts the header.
-        UnsupportedPixelsError: samples that are not read.
+        IngestError: the frame is no picture, one that is not read, or contradicts the header.
     """
     if starts_a_stream(first):
         stream = read_stream(first)
-        layout = _fitted(layout, stream, limits)
-        if stream.coding is Coding.JPEG:
-            return _jpeg(stream, layout)
-        return _sandboxed(first, stream, layout, stack.enter_context(open_images(limits)))
-    if looks_like_rle(first):
-        return _plain("RLE", first, layout, lambda frame: decode_rle(frame, layout))
-    if layout.frame_bytes <= len(first) <= layout.frame_bytes + 1:
-        length = layout.frame_bytes
-        return _plain(
-            "uncompressed, in fragments",
-            first,
-            layout,
-            lambda frame: to_components(_whole(frame, length), layout, is_little=True),
-        )
-    raise DecodeFailedError("the frames are neither JPEG, JPEG-LS, JPEG 2000 nor RLE")
+        check_size(stream.rows, stream.columns, limits)
 
+    def start_process() -> DecodeStream:
+        process = stack.enter_context(open_images(limits))
+        lock = threading.Lock()
 
-def _whole(frame: bytes, length: int) -> bytes:
-    if len(frame) < length:
-        raise DecodeFailedError(f"a frame has {len(frame)} of {length} bytes")
-    return frame[:length]
+        def decode(stream: Stream) -> NDArray[Any]:
+            with lock:
+                return process.decode(stream)
 
+        return decode
 
-def _plain(
-    words: str, first: bytes, layout: Layout, components: Callable[[bytes], Components]
-) -> Decoder:
-    """Make a decoder whose luma comes from all samples."""
-    layout = replace(layout, photometric=true_photometric(components(first), layout))
-    return Decoder(words, layout, components, lambda frame: to_luma(components(frame), layout))
-
-
-def _fitted(layout: Layout, stream: Stream, limits: IngestLimits) -> Layout:
-    """Bring the header's layout in line with the stream, which knows better."""
-    check_size(stream.rows, stream.columns, limits)
-    if (stream.rows, stream.columns) != (layout.rows, layout.columns):
-        raise MalformedHeaderError(
-            f"the header says {layout.rows} rows and {layout.columns} columns, "
-            f"the frames have {stream.rows} and {stream.columns}"
-        )
-    if stream.samples not in (1, 3) or stream.bits > 16:
-        raise UnsupportedPixelsError(
-            f"frames of {stream.samples} components with {stream.bits} bits are not read"
-        )
-    layout = with_precision(layout, min(stream.bits, layout.bits))
-    if stream.samples == layout.samples:
-        return replace(layout, photometric="RGB") if stream.says_rgb else layout
-    if layout.palette is not None:
-        raise MalformedHeaderError("PALETTE COLOR frames have one component, these have three")
-    photometric = "MONOCHROME2" if stream.samples == 1 else "RGB"
-    return replace(layout, samples=stream.samples, photometric=photometric)
-
-
-def _jpeg(first: Stream, layout: Layout) -> Decoder:
-    """Make the decoder of 8-bit lossy JPEG, which reads luma without a detour through RGB."""
-    if first.samples == 1:
-        return Decoder(
-            "JPEG",
-            layout,
-            lambda frame: decode_luma(_same(frame, first)),
-            lambda frame: to_luma(decode_luma(_same(frame, first)), layout),
-        )
-    if first.says_rgb is False and not layout.photometric.startswith("YBR"):
-        layout = replace(layout, photometric="YBR_FULL")
-    layout = replace(layout, photometric=true_photometric(decode_components(first), layout))
-    is_rgb = layout.photometric == "RGB"
-    is_partial = "PARTIAL" in layout.photometric
-
-    def luma(frame: bytes) -> NDArray[np.uint8]:
-        stream = _same(frame, first)
-        if is_rgb is not bool(stream.says_rgb):
-            stream = as_rgb(stream) if is_rgb else as_ybr(stream)
-        grey = decode_luma(stream)
-        return expand_range(grey) if is_partial else grey
-
-    return Decoder("JPEG", layout, lambda frame: decode_components(_same(frame, first)), luma)
-
-
-def _same(frame: bytes, first: Stream) -> Stream:
-    """Read a later frame's stream, which must be of the first one's kind and whole."""
-    stream = read_stream(frame)
-    wanted = (first.coding, first.rows, first.columns, first.samples, first.bits)
-    if (stream.coding, stream.rows, stream.columns, stream.samples, stream.bits) != wanted:
-        raise DecodeFailedError("a frame differs from the first one in coding, size or depth")
-    return stream
-
-
-def is_end_whole(first: bytes, last: bytes) -> bool:
-    """Whether the last frame is whole, as far as its end marker tells.
-
-    Raises:
-        TruncatedError: the only frame is cut.
-    """
-    if not starts_a_stream(last) or read_stream(last).coding is not Coding.JPEG:
-        return True
-    if is_whole(last):
-        return True
-    if first is last:
-        raise TruncatedError("the only frame is cut short: send the whole file")
-    return not is_whole(first)  # some encoders never write the marker
-
-
-def _sandboxed(first: bytes, stream: Stream, layout: Layout, process: DecoderProcess) -> Decoder:
-    """Make the decoder that asks a decoder process, one frame at a time."""
-    lock = threading.Lock()
-
-    def components(frame: bytes) -> Components:
-        wanted = _same(frame, stream)
-        with lock:
-            return process.decode(wanted)
-
-    return replace(_plain(stream.coding.value, first, layout, components), threads=1)
+    return choose_compressed(first, layout, start_process)

@@ -1,8 +1,9 @@
 """The decoder process: complex decoders, run where a crash or a bomb hurts nobody.
 
 Started as a script by `sandbox`, with one JSON document as its argument. It bounds its own memory
-and computing time before it looks at a byte, writes no file and opens none. It imports nothing of
-this project, and of the decoders' libraries only the one that is asked for, so that it starts fast.
+and computing time before it looks at a byte, writes no file and opens none. Of this project it
+takes one file alone, by its path (`model.pictures.LIBRARIES`), and of the decoders' libraries only
+the one that is asked for, so that it starts fast.
 
 Every answer is a line of JSON, ``{"planes": [[dtype, shape], …], …}`` or ``{"error": text}``, and
 then the planes' bytes.
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import pairwise
+from runpy import run_path
 from typing import Any, BinaryIO, TypeAlias
 
 try:
@@ -38,7 +40,7 @@ def main() -> None:
     _bound(job["memory_bytes"], job["cpu_s"])
     out = sys.stdout.buffer
     try:
-        answers = _film(job) if job["kind"] == "film" else _images(sys.stdin.buffer)
+        answers = _film(job) if job["kind"] == "film" else _images(job, sys.stdin.buffer)
         for facts, planes in answers:
             _send(out, facts, planes)
     except BrokenPipeError:
@@ -64,70 +66,16 @@ def _send(out: BinaryIO, facts: dict[str, Any], planes: list[Plane]) -> None:
     out.flush()
 
 
-def _images(requests: BinaryIO) -> Iterator[Answer]:
+def _images(job: dict[str, Any], requests: BinaryIO) -> Iterator[Answer]:
     """Decode compressed frames one by one, as they are asked for."""
+    decode = run_path(job["libraries"])["decode"]
     for line in requests:
         wanted = json.loads(line)
         payload = requests.read(wanted["bytes"])
         try:
-            yield {}, [_DECODERS[wanted["coding"]](payload, wanted)]
+            yield {}, [decode(payload, wanted)]
         except Exception as error:  # noqa: BLE001  # the next frame may be whole
             yield {"error": type(error).__name__}, []
-
-
-def _shape(wanted: dict[str, Any]) -> tuple[int, ...]:
-    size = (wanted["rows"], wanted["columns"])
-    return size if wanted["samples"] == 1 else (*size, wanted["samples"])
-
-
-def _decode_jpeg_ls(payload: bytes, wanted: dict[str, Any]) -> Plane:
-    samples, facts = import_module("jpeg_ls").decode_buffer(payload)
-    is_planar = wanted["samples"] > 1 and facts["interleave_mode"] == 0
-    size = (wanted["rows"], wanted["columns"])
-    shape = (wanted["samples"], *size) if is_planar else _shape(wanted)
-    return "|u1" if facts["bits_per_sample"] <= 8 else "<u2", shape, samples
-
-
-def _decode_j2k(payload: bytes, wanted: dict[str, Any]) -> Plane:
-    samples = import_module("openjpeg").decode(payload, j2k_format=0)
-    return samples.dtype.str, samples.shape, samples.tobytes()
-
-
-def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> Plane:
-    gdcm = import_module("gdcm")
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(payload)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    pixel_data = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    pixel_data.SetValue(fragments.__ref__())
-    colour = gdcm.PhotometricInterpretation
-    bits = wanted["bits"]
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((wanted["columns"], wanted["rows"], 1))
-    image.SetDataElement(pixel_data)
-    image.SetPhotometricInterpretation(
-        colour(colour.MONOCHROME2 if wanted["samples"] == 1 else colour.RGB)
-    )
-    syntax = gdcm.TransferSyntax
-    is_lossless = wanted["coding"] == "JPEG Lossless"
-    image.SetTransferSyntax(
-        syntax(syntax.JPEGLosslessProcess14_1 if is_lossless else syntax.JPEGExtendedProcess2_4)
-    )
-    allocated = 8 if bits <= 8 else 16
-    image.SetPixelFormat(gdcm.PixelFormat(wanted["samples"], allocated, bits, bits - 1, 0))
-    samples = image.GetBuffer().encode("utf-8", "surrogateescape")
-    return "|u1" if allocated == 8 else "<u2", _shape(wanted), samples
-
-
-_DECODERS = {
-    "JPEG-LS": _decode_jpeg_ls,
-    "JPEG 2000": _decode_j2k,
-    "HTJ2K": _decode_j2k,
-    "JPEG Lossless": _decode_by_gdcm,
-    "JPEG, 12 bit": _decode_by_gdcm,
-}
 
 
 def _film(job: dict[str, Any]) -> Iterator[Answer]:

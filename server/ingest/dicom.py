@@ -9,9 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, fan_probes, find_fan
+from model.pictures import (
+    COLOURED_SHARE,
+    Decoder,
+    Layout,
+    Storage,
+    as_stored,
+    choose_native,
+    is_end_whole,
+    swap_words,
+)
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
-from server.ingest.decode import Decoder, choose_compressed, choose_native, is_end_whole
+from server.ingest.decode import choose_bounded
 from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
 from server.ingest.errors import IngestError, TruncatedError
@@ -23,11 +33,9 @@ from server.ingest.fragments import (
     locate_native,
     single_stream,
 )
-from server.ingest.layout import Layout, as_stored, check_frames, read_layout
-from server.ingest.pixels import COLOURED_SHARE
+from server.ingest.layout import check_frames, read_layout
 from server.ingest.prefetch import decode_in_order
 from server.ingest.region import calibrate, view_of
-from server.ingest.syntax import Storage
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 from server.ingest.window import Window
 
@@ -137,7 +145,7 @@ def _locate(
     first = read(0)
     if not is_end_whole(first, read(count - 1) if count > 1 else first):
         count, warnings = count - 1, (*warnings, "truncated_frames")
-    decoder = choose_compressed(first, layout, limits, stack)
+    decoder = choose_bounded(first, layout, limits, stack)
     return _Stored(count, read, decoder, warnings)
 
 
@@ -167,8 +175,7 @@ def _swapped_reader(frames: Frames, window: Window, start: int) -> Callable[[int
         ((offset, length),) = frames.pieces[index]
         skipped = (offset - start) % 2
         words = window.read_at(offset - skipped, (skipped + length + 1) // 2 * 2)
-        whole = np.frombuffer(words[: len(words) // 2 * 2], ">u2").astype("<u2").tobytes()
-        frame = whole[skipped : skipped + length]
+        frame = swap_words(words)[skipped : skipped + length]
         if len(frame) < length:
             raise TruncatedError(f"the file ends inside the last word of frame {index}")
         return frame

@@ -1,8 +1,7 @@
 """Video inside DICOM: MPEG-2, H.264 or HEVC as one stream over all fragments.
 
 Source:
-    DICOM PS3.5 sections 8.2.5 to 8.2.8 (video in encapsulated pixel data), ISO 13818-1 (transport
-    and program streams), ITU-T H.264 and H.265 annex B (start codes).
+    DICOM PS3.5 sections 8.2.5 to 8.2.8 (video in encapsulated pixel data).
 """
 
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, find_fan
+from model.pictures import container_of
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
@@ -33,7 +33,7 @@ from server.ingest.timing import (
 )
 
 _CHUNK_BYTES = 1 << 20
-_TRANSPORT_PACKET_BYTES = 188
+_HEAD_BYTES = 512
 
 
 @contextmanager
@@ -50,7 +50,8 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
     calibration = calibrate(data_set.header, rows, columns)
     with tempfile.TemporaryFile() as stream:
         is_cut = _join_fragments(data_set, pixels, stream)
-        demuxer = _demuxer_of(stream, data_set.syntax.demuxer)
+        stream.seek(0)
+        demuxer = container_of(stream.read(_HEAD_BYTES), data_set.syntax.demuxer)
         is_stamped = demuxer != data_set.syntax.demuxer  # a bare stream's stamps are made up
         with open_film_clip(
             stream,
@@ -80,17 +81,6 @@ def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> boo
             stream.write(data_set.window.read_at(start, wanted))
     stream.flush()
     return found.is_cut
-
-
-def _demuxer_of(stream: BinaryIO, bare: str) -> str:
-    """Tell the container from its first bytes; without one it is a bare bit stream."""
-    stream.seek(0)
-    head = stream.read(2 * _TRANSPORT_PACKET_BYTES)
-    if head[:1] == b"G" and head[_TRANSPORT_PACKET_BYTES : _TRANSPORT_PACKET_BYTES + 1] == b"G":
-        return "mpegts"
-    if head[4:8] == b"ftyp":
-        return "mov"
-    return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare
 
 
 def _with_header(film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet) -> Clip:

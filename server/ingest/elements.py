@@ -10,6 +10,7 @@ Source:
 import struct
 from dataclasses import dataclass, field
 
+from model.pictures import Encoding
 from server.ingest.errors import MalformedHeaderError, TruncatedError
 from server.ingest.window import Window
 
@@ -20,20 +21,6 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 MAX_VALUE_BYTES = 1 << 20
 MAX_DEPTH = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How data elements are written."""
-
-    is_explicit: bool
-    is_little: bool
-
-    @property
-    def order(self) -> str:
-        """The byte order as `struct` spells it."""
-        return "<" if self.is_little else ">"
-
 
 _UNKNOWN = Encoding(is_explicit=False, is_little=True)
 """Of the items in a value of VR UN, whatever holds it (PS3.5 section 6.2.2 note 2)."""

@@ -21,15 +21,33 @@ Every message says what came, what was wanted and what the sender can do; none h
 name, a file's name or a pixel.
 """
 
-from typing import ClassVar
+from model.pictures import (
+    DecodeFailedError,
+    IngestError,
+    MalformedHeaderError,
+    TruncatedError,
+    UnsupportedPixelsError,
+    UnsupportedSyntaxError,
+)
 
-from model import EchoError
-
-
-class IngestError(EchoError):
-    """A file that cannot become a clip."""
-
-    code: ClassVar[str] = "bad_clip"
+__all__ = [
+    "AmbiguousArchiveError",
+    "DecodeFailedError",
+    "EmptyFileError",
+    "IngestError",
+    "MalformedHeaderError",
+    "NoPixelsError",
+    "NotAClipError",
+    "TooLargeError",
+    "TooManyFramesError",
+    "TooSlowError",
+    "TruncatedError",
+    "UnsafeArchiveError",
+    "UnsupportedModalityError",
+    "UnsupportedObjectError",
+    "UnsupportedPixelsError",
+    "UnsupportedSyntaxError",
+]
 
 
 class EmptyFileError(IngestError):
@@ -42,18 +60,6 @@ class NotAClipError(IngestError):
     """Neither DICOM, zip, MP4, MOV, AVI nor GIF."""
 
     code = "not_a_clip"
-
-
-class MalformedHeaderError(IngestError):
-    """A DICOM header that breaks off or contradicts itself."""
-
-    code = "malformed_header"
-
-
-class TruncatedError(IngestError):
-    """A file that ends before its first whole frame."""
-
-    code = "truncated"
 
 
 class UnsupportedModalityError(IngestError):
@@ -74,18 +80,6 @@ class NoPixelsError(IngestError):
     code = "no_pixels"
 
 
-class UnsupportedSyntaxError(IngestError):
-    """An encoding that no decoder here reads."""
-
-    code = "unsupported_transfer_syntax"
-
-
-class UnsupportedPixelsError(IngestError):
-    """A pixel layout not read here."""
-
-    code = "unsupported_pixels"
-
-
 class TooLargeError(IngestError):
     """More bytes or pixels than allowed."""
 
@@ -96,12 +90,6 @@ class TooManyFramesError(IngestError):
     """More frames than allowed."""
 
     code = "too_many_frames"
-
-
-class DecodeFailedError(IngestError):
-    """The pictures inside are broken."""
-
-    code = "decode_failed"
 
 
 class TooSlowError(IngestError):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, Region, film_probes, find_fan, rescale
+from model.pictures import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
     DecodeFailedError,
@@ -19,7 +20,6 @@ from server.ingest.errors import (
     TruncatedError,
 )
 from server.ingest.layout import check_size
-from server.ingest.pixels import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.sandbox import DecoderProcess, open_film
 from server.ingest.timing import is_plausible_period
 

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from server.ingest.codestream import starts_a_stream
+from model.pictures import Layout, starts_a_stream
 from server.ingest.elements import UNDEFINED, Element, Header
 from server.ingest.errors import MalformedHeaderError, TruncatedError
-from server.ingest.layout import Layout
 from server.ingest.tags import Tag
 from server.ingest.window import Window
 

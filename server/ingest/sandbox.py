@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pictures import LIBRARIES, Stream, in_rows
 from server.ingest.clip import IngestLimits
-from server.ingest.codestream import Stream
 from server.ingest.errors import (
     DecodeFailedError,
     IngestError,
@@ -59,25 +59,14 @@ class DecoderProcess:
             DecodeFailedError: the decoder cannot read it, or died of it.
             TooSlowError: the process has used up its time.
         """
-        wanted = {
-            "coding": stream.coding.value,
-            "bytes": len(stream.payload),
-            "rows": stream.rows,
-            "columns": stream.columns,
-            "samples": stream.samples,
-            "bits": stream.bits,
-        }
+        wanted = stream.wanted | {"bytes": len(stream.payload)}
         with self._patience():
             self._ask(json.dumps(wanted).encode() + b"\n" + stream.payload)
             answer = self._receive()
         planes = [] if answer is None else answer[1]
-        size = (stream.rows, stream.columns)
-        shape = size if stream.samples == 1 else (*size, stream.samples)
-        if len(planes) == 1 and planes[0].shape == (3, *size) != shape:
-            planes = [planes[0].transpose(1, 2, 0)]
-        if len(planes) != 1 or planes[0].shape != shape:
+        if len(planes) != 1:
             raise DecodeFailedError("a decoded frame is not of the size that it claimed")
-        return planes[0]
+        return in_rows(planes[0], stream)
 
     def receive(self) -> Answer | None:
         """Wait for one answer: facts and planes; None once there are no more.
@@ -160,7 +149,7 @@ def _refusal(reason: str) -> IngestError:
 @contextmanager
 def open_images(limits: IngestLimits) -> Iterator[DecoderProcess]:
     """Start a process that decodes frames on request."""
-    job = _bounds(limits) | {"kind": "images"}
+    job = _bounds(limits) | {"kind": "images", "libraries": LIBRARIES}
     with _start(job, subprocess.PIPE, limits) as process:
         yield process
 

@@ -9,8 +9,8 @@ import numpy as np
 import openjpeg
 import pytest
 
+from model.pictures import LIBRARIES, Stream, read_stream
 from server.ingest import IngestError, IngestLimits
-from server.ingest.codestream import Stream, read_stream
 from server.ingest.sandbox import DecoderProcess, open_images
 from tests.server.ingest.making import grey_cine
 
@@ -133,7 +133,8 @@ except OSError:
 def test_the_process_loads_no_library_before_it_is_asked_to() -> None:
     ended = subprocess.run(
         [sys.executable, "-P", "-X", "importtime", str(SCRIPT),
-         json.dumps({"kind": "images", "memory_bytes": 1 << 32, "cpu_s": 10})],
+         json.dumps({"kind": "images", "libraries": LIBRARIES,
+                     "memory_bytes": 1 << 32, "cpu_s": 10})],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for library in ("numpy", "openjpeg", "gdcm", "av", "server", "model"):

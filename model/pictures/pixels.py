@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Region
-from server.ingest.layout import Layout
-from server.ingest.palette import Palette
+from model.frame import Region
+from model.pictures.layout import Layout
+from model.pictures.palette import Palette
 
 COLOURED_STEP = 20
 """Difference of a pixel's channels from which it counts as coloured, and not as tinted noise."""

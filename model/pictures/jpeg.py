@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from server.ingest.codestream import JPEG_START, Coding, Stream, jpeg_segments, read_stream
-from server.ingest.errors import DecodeFailedError
+from model.errors import DecodeFailedError
+from model.pictures.codestream import JPEG_START, Coding, Stream, jpeg_segments, read_stream
 
 _END = b"\xff\xd9"
 _APP0, _APP14 = 0xE0, 0xEE

@@ -4,16 +4,33 @@ What is found in the file overrules what its transfer syntax says; this table is
 seen in the bytes, and for naming an encoding that is refused.
 
 Source:
-    DICOM PS3.5 section 10 and annex A, PS3.6 annex A (unique identifiers).
+    DICOM PS3.5 section 10, sections 8.2.5 to 8.2.8 (video) and annex A, PS3.6 annex A (unique
+    identifiers); ISO 13818-1 (transport and program streams), ITU-T H.264 and H.265 annex B (bare
+    bit streams).
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
-from server.ingest.elements import Encoding
-from server.ingest.errors import UnsupportedSyntaxError
+from model.errors import UnsupportedSyntaxError
 
 _ROOT = "1.2.840.10008.1.2"
+_TRANSPORT_PACKET_BYTES = 188
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How data elements are written."""
+
+    is_explicit: bool
+    is_little: bool
+
+    @property
+    def order(self) -> str:
+        """The byte order as `struct` spells it."""
+        return "<" if self.is_little else ">"
+
+
 IMPLICIT_LITTLE = Encoding(is_explicit=False, is_little=True)
 EXPLICIT_LITTLE = Encoding(is_explicit=True, is_little=True)
 EXPLICIT_BIG = Encoding(is_explicit=True, is_little=False)
@@ -140,3 +157,17 @@ def _find(suffix: str) -> Syntax | None:
         return _SYNTAXES[suffix]
     film = _SYNTAXES.get(suffix.removesuffix(_FRAGMENTABLE))
     return film if film is not None and film.storage is Storage.FILM else None
+
+
+def container_of(head: bytes, bare: str) -> str:
+    """FFmpeg's name of the container that a film begins as, ``bare`` where it has none.
+
+    Args:
+        head: the film's beginning, of two transport packets at least.
+        bare: `Syntax.demuxer`, the name of a bare bit stream.
+    """
+    if head[:1] == b"G" and head[_TRANSPORT_PACKET_BYTES : _TRANSPORT_PACKET_BYTES + 1] == b"G":
+        return "mpegts"
+    if head[4:8] == b"ftyp":
+        return "mov"
+    return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare

@@ -11,8 +11,9 @@ Source:
 import struct
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
-from server.ingest.errors import DecodeFailedError, UnsupportedSyntaxError
+from model.errors import DecodeFailedError, UnsupportedSyntaxError
 
 JPEG_START = b"\xff\xd8"
 _SCAN = b"\xff\xda"
@@ -59,6 +60,17 @@ class Stream:
     samples: int
     says_rgb: bool | None = None
     is_subsampled: bool = False
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """What a library is told of it (`libraries.decode`), as JSON can hold it."""
+        return {
+            "coding": self.coding.value,
+            "rows": self.rows,
+            "columns": self.columns,
+            "samples": self.samples,
+            "bits": self.bits,
+        }
 
 
 def starts_a_stream(head: bytes) -> bool:

@@ -4,32 +4,46 @@ Source:
     DICOM PS3.3 C.7.6.3.1.5-6 (palette descriptors and data), C.7.9.2 (segmented tables).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.ingest.elements import Header
-from server.ingest.errors import MalformedHeaderError
-from server.ingest.tags import Tag
+from model.errors import MalformedHeaderError
 
-_DESCRIPTORS = (
-    Tag.RedPaletteColorLookupTableDescriptor,
-    Tag.GreenPaletteColorLookupTableDescriptor,
-    Tag.BluePaletteColorLookupTableDescriptor,
-)
-_TABLES = (
-    Tag.RedPaletteColorLookupTableData,
-    Tag.GreenPaletteColorLookupTableData,
-    Tag.BluePaletteColorLookupTableData,
-)
-_SEGMENTED = (
-    Tag.SegmentedRedPaletteColorLookupTableData,
-    Tag.SegmentedGreenPaletteColorLookupTableData,
-    Tag.SegmentedBluePaletteColorLookupTableData,
-)
+COLOURS = ("Red", "Green", "Blue")
+"""What the keywords of a palette's tables begin with."""
+
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2
 _MAX_SEGMENTS = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTable:
+    """One channel's table as a header holds it, empty where it does not.
+
+    Attributes:
+        descriptor: the value of its descriptor.
+        entries: the value of its data.
+        segments: the value of its segmented data, None where absent.
+        is_little: the byte order of all three.
+    """
+
+    descriptor: bytes
+    entries: bytes
+    segments: bytes | None
+    is_little: bool
+
+    def words(self, value: bytes) -> NDArray[np.uint16]:
+        """Read one of the values as 16-bit numbers."""
+        order = "<" if self.is_little else ">"
+        return np.frombuffer(value[: len(value) // 2 * 2], f"{order}u2").astype(np.uint16)
+
+    @property
+    def described(self) -> tuple[int, ...]:
+        """The descriptor's numbers: of entries, of the first stored value, of an entry's bits."""
+        return tuple(int(word) for word in self.words(self.descriptor))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,56 +59,55 @@ class Palette:
     colours_PC: NDArray[np.uint8]
 
 
-def read_palette(header: Header, is_signed: bool) -> Palette:
+def read_palette(tables: Sequence[DeclaredTable], is_signed: bool) -> Palette:
     """Read the three tables.
+
+    Args:
+        tables: of red, green and blue.
+        is_signed: whether stored values are.
 
     Raises:
         MalformedHeaderError: a table is missing, too short or contradicts itself.
     """
-    channels = [_channel(header, index, is_signed) for index in range(3)]
+    channels = [_channel(*each, is_signed) for each in zip(COLOURS, tables, strict=True)]
     firsts = {first for first, _ in channels}
-    lengths = {len(table) for _, table in channels}
+    lengths = {len(entries) for _, entries in channels}
     if len(firsts) != 1 or len(lengths) != 1:
         raise MalformedHeaderError("the three palette tables differ in length or first value")
-    colours = np.stack([table for _, table in channels], axis=1)
-    if any(_entry_bits(header, index) == 16 for index in range(3)) and colours.max() > 255:
+    colours = np.stack([entries for _, entries in channels], axis=1)
+    if any(table.described[2] == 16 for table in tables) and colours.max() > 255:
         colours >>= 8
     return Palette(firsts.pop(), np.minimum(colours, 255).astype(np.uint8))
 
 
-def _entry_bits(header: Header, channel: int) -> int:
-    return int(header.binary(_DESCRIPTORS[channel], "H")[2])
-
-
-def _channel(header: Header, channel: int, is_signed: bool) -> tuple[int, NDArray[np.uint16]]:
+def _channel(colour: str, table: DeclaredTable, is_signed: bool) -> tuple[int, NDArray[np.uint16]]:
     """Read one table: its first stored value and its entries."""
-    descriptor = header.binary(_DESCRIPTORS[channel], "H")
-    if len(descriptor) != 3 or descriptor[2] not in (8, 16):
-        raise MalformedHeaderError(f"{_DESCRIPTORS[channel].name} is missing or unreadable")
-    count = int(descriptor[0]) or 1 << 16
-    first = int(descriptor[1])
+    name = f"{colour}PaletteColorLookupTable"
+    described = table.described
+    if len(described) != 3 or described[2] not in (8, 16):
+        raise MalformedHeaderError(f"{name}Descriptor is missing or unreadable")
+    count = described[0] or 1 << 16
+    first = described[1]
     if is_signed and first >= 1 << 15:
         first -= 1 << 16
-    wide = descriptor[2] == 16
-    if _SEGMENTED[channel] in header.values:
-        values = [int(word) for word in _words(header, _SEGMENTED[channel], wide=wide)]
+    wide = described[2] == 16
+    if table.segments is not None:
+        values = [int(word) for word in _entries(table, table.segments, wide=wide)]
         entries = _SegmentedTable(values, count=count, wide=wide).expand()
     else:
-        data = header.values.get(_TABLES[channel], b"")
         # some writers give every 8-bit entry a word of its own
-        entries = _words(header, _TABLES[channel], wide=wide or len(data) >= 2 * count)[:count]
+        wide = wide or len(table.entries) >= 2 * count
+        entries = _entries(table, table.entries, wide=wide)[:count]
     if len(entries) < count:
         raise MalformedHeaderError(
-            f"{_TABLES[channel].name} holds {len(entries)} entries, its descriptor says {count}"
+            f"{name}Data holds {len(entries)} entries, its descriptor says {count}"
         )
     return first, entries
 
 
-def _words(header: Header, tag: Tag, *, wide: bool) -> NDArray[np.uint16]:
-    data = header.values.get(tag, b"")
-    order = header.encoding.order
-    pairs = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2").astype(np.uint16)
-    return pairs if wide else pairs.astype("<u2").view(np.uint8).astype(np.uint16)
+def _entries(table: DeclaredTable, value: bytes, *, wide: bool) -> NDArray[np.uint16]:
+    words = table.words(value)
+    return words if wide else words.astype("<u2").view(np.uint8).astype(np.uint16)
 
 
 class _SegmentedTable:

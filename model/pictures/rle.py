@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.ingest.errors import DecodeFailedError
-from server.ingest.layout import Layout
+from model.errors import DecodeFailedError
+from model.pictures.layout import Layout
 
 _HEADER_BYTES = 64
 
