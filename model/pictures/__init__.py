@@ -1,8 +1,9 @@
 """How the pictures of a DICOM clip are stored, and the luma that they become.
 
-One rule for what is served and for what is trained on: a header says how its pixels lie
-(`DeclaredPixels`, `make_layout`), the first picture chooses how all are decoded (`choose_native`,
-`choose_compressed`), and the `Decoder` makes luma of each. Nothing here opens a file or walks one.
+One rule for what is served and for what is trained on: the header says what a picture is made of
+(`make_layout`), the pixel data show where each one lies, the first one chooses the decoder of all
+(`find_pictures`), and the `Decoder` makes luma of them. What opens a file and reads its header is
+not here: the server trusts no file, training takes pydicom.
 """
 
 from model.errors import (
@@ -18,23 +19,16 @@ from model.pictures.decoder import (
     Decoder,
     DecodeStream,
     choose_compressed,
-    choose_native,
     decode_by_library,
     in_rows,
-    is_end_whole,
 )
+from model.pictures.fragments import UNDEFINED, PixelData, walk_fragments
 from model.pictures.jpeg import decode_luma, read_jpeg
-from model.pictures.layout import (
-    DeclaredPixels,
-    Layout,
-    as_stored,
-    insist,
-    make_layout,
-    swap_words,
-)
+from model.pictures.layout import DeclaredPixels, Layout, insist, make_layout
 from model.pictures.libraries import LIBRARIES
 from model.pictures.palette import COLOURS, DeclaredTable
 from model.pictures.pixels import COLOURED_SHARE, coloured_share, expand_range
+from model.pictures.stored import StoredPictures, find_pictures
 from model.pictures.syntax import (
     EXPLICIT_LITTLE,
     READ_SYNTAXES,
@@ -44,6 +38,7 @@ from model.pictures.syntax import (
     container_of,
     syntax_of,
 )
+from model.pictures.window import Window
 
 __all__ = [
     "COLOURED_SHARE",
@@ -51,6 +46,7 @@ __all__ = [
     "EXPLICIT_LITTLE",
     "LIBRARIES",
     "READ_SYNTAXES",
+    "UNDEFINED",
     "DeclaredPixels",
     "DeclaredTable",
     "DecodeFailedError",
@@ -60,27 +56,28 @@ __all__ = [
     "IngestError",
     "Layout",
     "MalformedHeaderError",
+    "PixelData",
     "Storage",
+    "StoredPictures",
     "Stream",
     "Syntax",
     "TruncatedError",
     "UnsupportedPixelsError",
     "UnsupportedSyntaxError",
-    "as_stored",
+    "Window",
     "choose_compressed",
-    "choose_native",
     "coloured_share",
     "container_of",
     "decode_by_library",
     "decode_luma",
     "expand_range",
+    "find_pictures",
     "in_rows",
     "insist",
-    "is_end_whole",
     "make_layout",
     "read_jpeg",
     "read_stream",
     "starts_a_stream",
-    "swap_words",
     "syntax_of",
+    "walk_fragments",
 ]

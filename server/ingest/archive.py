@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from model.pictures import Window
 from server.ingest.clip import IngestLimits
 from server.ingest.dataset import open_data_set
 from server.ingest.errors import (
@@ -28,7 +29,6 @@ from server.ingest.errors import (
     UnsafeArchiveError,
 )
 from server.ingest.sniff import SNIFF_BYTES, Kind, sniff
-from server.ingest.window import Window
 
 _END, _END_64, _LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _END_BYTES, _END_64_BYTES, _LOCATOR_BYTES = 22, 56, 20

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from model.pictures import EXPLICIT_LITTLE, Syntax, syntax_of
+from model.pictures import EXPLICIT_LITTLE, Syntax, Window, syntax_of
 from server.ingest.clip import IngestLimits
 from server.ingest.elements import Header, HeaderReader, detect_encoding
 from server.ingest.errors import (
@@ -23,7 +23,6 @@ from server.ingest.errors import (
 )
 from server.ingest.sniff import SNIFF_BYTES, begins_like_a_data_set
 from server.ingest.tags import WANTED, Tag
-from server.ingest.window import Window
 
 _PREAMBLE_BYTES = 128
 _CHUNK_BYTES = 1 << 20

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, find_fan
-from model.pictures import container_of
+from model.pictures import container_of, walk_fragments
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
 from server.ingest.errors import MalformedHeaderError
 from server.ingest.film import looked_ahead, open_film_clip
-from server.ingest.fragments import walk_fragments
 from server.ingest.layout import check_count, check_size, declared_frames, required
 from server.ingest.region import calibrate, view_of
 from server.ingest.tags import Tag
@@ -74,7 +73,7 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
 
 def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> bool:
     """Write all fragments one after the other; returns whether the last one is cut."""
-    found = walk_fragments(pixels, data_set.window)
+    found = walk_fragments(pixels.offset, data_set.window)
     for offset, length in (*found.whole, *([found.rest] if found.rest else [])):
         for start in range(offset, offset + length, _CHUNK_BYTES):
             wanted = min(_CHUNK_BYTES, offset + length - start)

@@ -10,11 +10,9 @@ Source:
 import struct
 from dataclasses import dataclass, field
 
-from model.pictures import Encoding
+from model.pictures import UNDEFINED, Encoding, Window
 from server.ingest.errors import MalformedHeaderError, TruncatedError
-from server.ingest.window import Window
 
-UNDEFINED = 0xFFFFFFFF
 PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 

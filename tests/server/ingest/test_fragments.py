@@ -12,8 +12,8 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
+from model.pictures import Window
 from server.ingest import Clip, IngestError, open_clip
-from server.ingest.window import Window
 from tests.server.ingest.making import COUNT, grey_cine, save, ultrasound
 
 

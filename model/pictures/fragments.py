@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from model.pictures import Layout, starts_a_stream
-from server.ingest.elements import UNDEFINED, Element, Header
-from server.ingest.errors import MalformedHeaderError, TruncatedError
-from server.ingest.tags import Tag
-from server.ingest.window import Window
+from model.errors import MalformedHeaderError, TruncatedError
+from model.pictures.codestream import starts_a_stream
+from model.pictures.layout import Layout
+from model.pictures.window import Window
+
+UNDEFINED = 0xFFFFFFFF
+"""The length of what only a delimiter ends."""
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _MAX_FRAGMENTS = 200_000
@@ -23,6 +25,25 @@ _START_BYTES = 64
 
 Piece = tuple[int, int]
 """Offset and length of a stretch of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelData:
+    """Where the pixel data lie.
+
+    Attributes:
+        offset: position of their first byte.
+        length: in bytes, UNDEFINED where only a delimiter ends them.
+        is_words: whether they are words (OW), and not bytes.
+        is_little: the byte order of words.
+        frame_offsets: ExtendedOffsetTable, empty where absent.
+    """
+
+    offset: int
+    length: int
+    is_words: bool
+    is_little: bool
+    frame_offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +59,13 @@ class Frames:
     warnings: tuple[str, ...] = ()
 
 
-def is_encapsulated(pixels: Element, window: Window) -> bool:
+def is_encapsulated(pixels: PixelData, window: Window) -> bool:
     """Whether the pixel data are items of fragments, whatever the transfer syntax says."""
     return pixels.length == UNDEFINED or window.read_at(pixels.offset, 4) == _ITEM
 
 
 def locate_native(
-    pixels: Element, window: Window, frame_bytes: int, declared: int | None
+    pixels: PixelData, window: Window, frame_bytes: int, declared: int | None
 ) -> Frames:
     """Cut native pixel data into frames.
 
@@ -62,19 +83,17 @@ def locate_native(
     return Frames(tuple(((offset, frame_bytes),) for offset in offsets), warnings)
 
 
-def locate_fragments(
-    pixels: Element, window: Window, header: Header, declared: int | None
-) -> Frames:
+def locate_fragments(pixels: PixelData, window: Window, declared: int | None) -> Frames:
     """Group fragments into frames.
 
     Raises:
         MalformedHeaderError: no fragments, or more than any clip has.
         TruncatedError: not one whole frame is there.
     """
-    found = walk_fragments(pixels, window)
+    found = walk_fragments(pixels.offset, window)
     if not found.whole:
         raise TruncatedError("the pixel data hold no whole frame: the file was cut short")
-    groups = _group(window, header, declared, found)
+    groups = _group(window, pixels.frame_offsets, declared, found)
     count, warnings = _settle(len(groups), declared)
     if found.is_cut and "truncated_frames" not in warnings:
         warnings = (*warnings, "truncated_frames")
@@ -107,14 +126,13 @@ class Fragments:
     is_cut: bool
 
 
-def walk_fragments(pixels: Element, window: Window) -> Fragments:
-    """List the fragments of encapsulated pixel data.
+def walk_fragments(offset: int, window: Window) -> Fragments:
+    """List the fragments of encapsulated pixel data that begin at ``offset``.
 
     Raises:
         MalformedHeaderError: more than any clip has.
     """
     pieces: list[Piece] = []
-    offset = pixels.offset
     while len(head := window.read_at(offset, 8)) == 8 and head[:4] == _ITEM:
         (length,) = struct.unpack_from("<I", head, 4)
         pieces.append((offset + 8, min(length, window.size - offset - 8)))
@@ -128,14 +146,14 @@ def walk_fragments(pixels: Element, window: Window) -> Fragments:
 
 
 def _group(
-    window: Window, header: Header, declared: int | None, found: Fragments
+    window: Window, extended: tuple[int, ...], declared: int | None, found: Fragments
 ) -> list[tuple[Piece, ...]]:
     """Find out which fragments make a frame: by count, by offset table, by start markers."""
     fragments = found.whole
     if declared == len(fragments):
         return [(fragment,) for fragment in fragments]
     offsets = [fragment[0] - 8 for fragment in fragments]
-    tables = (_extended_offsets(header), _basic_offsets(found.table))
+    tables = (extended, _basic_offsets(found.table))
     tabled = [
         begins
         for table in tables
@@ -158,10 +176,6 @@ def _group(
 
 def _basic_offsets(table: bytes) -> tuple[int, ...]:
     return struct.unpack_from(f"<{len(table) // 4}I", table)
-
-
-def _extended_offsets(header: Header) -> tuple[int, ...]:
-    return tuple(int(offset) for offset in header.binary(Tag.ExtendedOffsetTable, "Q"))
 
 
 def _is_usable(wanted: list[int], starts: list[int]) -> bool:
@@ -194,7 +208,7 @@ def frame_reader(frames: Frames, window: Window) -> Callable[[int], bytes]:
     return read
 
 
-def single_stream(pixels: Element, window: Window, layout: Layout) -> Frames | None:
+def single_stream(pixels: PixelData, window: Window, layout: Layout) -> Frames | None:
     """Find one bare codestream where native pixels should be; None where there is none."""
     if starts_a_stream(window.read_at(pixels.offset, _START_BYTES)):
         length = min(pixels.length, window.size - pixels.offset)
