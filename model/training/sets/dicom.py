@@ -9,12 +9,12 @@ the clip. ``labelled_T``, if it is there, says which frames somebody drew or che
 those that show a ventricle. ``structures``, if it is there, names the labels that were drawn.
 
 Source:
-    DICOM PS3.3 C.8.5.5 (region calibration), C.8.20 (segmentation), PS3.5 8.2.5 to 8.2.8 (video),
-    PS3.16 CID 12226 (views).
+    DICOM PS3.3 C.8.5.5 (region calibration), C.8.20 (segmentation), PS3.16 CID 12226 (views).
 """
 
 import hashlib
 import io
+import struct
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -26,15 +26,32 @@ import pydicom.misc
 from numpy.typing import NDArray
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
 
 from model.errors import FrameError
 from model.frame import STRUCTURES
+from model.pictures import (
+    COLOURS,
+    UNDEFINED,
+    DeclaredPixels,
+    DeclaredTable,
+    Decoder,
+    Encoding,
+    IngestError,
+    Layout,
+    PixelData,
+    Storage,
+    TruncatedError,
+    Window,
+    choose_compressed,
+    container_of,
+    decode_by_library,
+    find_pictures,
+    make_layout,
+    syntax_of,
+)
 from model.region import DeclaredRegion
 from model.sector import fan_probes
-from model.training.sets.film import container_of, probes_of_film, read_film
-from model.training.sets.pixels import grey_of, luma_of_colours, to_8_bits
+from model.training.sets.film import probes_of_film, read_film
 from model.training.sets.sight import Images, as_served, cut, seen_served
 from model.training.sets.study import (
     KNOWN_ALL,
@@ -57,16 +74,8 @@ TWO_CHAMBER_CODES = {"399232001", "G-A19B"}
 READ_ERRORS = (OSError, ValueError, KeyError, AttributeError, IndexError, RuntimeError)
 """What pydicom and numpy raise on files that are cut off or damaged."""
 
-_ENCAPSULATED = "1.2.840.10008.1.2.4."
-_BARE_FILMS = {
-    **dict.fromkeys(("100", "101"), "mpegvideo"),
-    **dict.fromkeys(("102", "103", "104", "105", "106"), "h264"),
-    **dict.fromkeys(("107", "108"), "hevc"),
-}
-"""FFmpeg's name of a bare bit stream, by what follows in the identifier of a transfer syntax whose
-frames are one film; some identifiers go on."""
-
-_WITH_ALL_BITS: dict[str, Any] = {"correct_unused_bits": False}
+_FRAGMENTS_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+"""The delimiter that pydicom takes from the end of the fragments."""
 
 Labels = dict[int, NDArray[np.uint8]]
 """The label map of every frame that somebody drew."""
@@ -260,15 +269,14 @@ def _read_clip(path: Path) -> tuple[Images, Images, list[DeclaredRegion]]:
         stored = pydicom.dcmread(path)
         items = stored.get("SequenceOfUltrasoundRegions") or ()
         declared = [_declared(item) for item in items]
-        syntax = str(stored.file_meta.TransferSyntaxUID)
-        bare = _BARE_FILMS.get(syntax.removeprefix(_ENCAPSULATED).partition(".")[0])
-        if bare is None:
-            images = _read_pictures(stored)
+        syntax = syntax_of(str(stored.file_meta.TransferSyntaxUID))
+        if syntax.storage is not Storage.FILM:
+            images = _read_pictures(stored, syntax.encoding)
             return images, [images[k] for k in fan_probes(len(images))], declared
-        images = _read_inner_film(path, stored, bare)
+        images = _read_inner_film(path, stored, syntax.demuxer)
         count = int(stored.get("NumberOfFrames") or len(images))
         return images[:count], probes_of_film(images), declared
-    except (TypeError, *READ_ERRORS) as error:
+    except (IngestError, TypeError, ArithmeticError, *READ_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FrameError(f"{path} cannot be decoded: {reason}") from error
 
@@ -285,24 +293,58 @@ def _read_inner_film(path: Path, stored: Any, bare: str) -> Images:
     return images
 
 
-def _read_pictures(stored: Any) -> Images:
-    decoder = get_decoder(stored.file_meta.TransferSyntaxUID)
-    pixels, facts = decoder.as_array(stored, raw=True, **_WITH_ALL_BITS)
-    photometric = str(facts["photometric_interpretation"])
-    shape = (-1, stored.Rows, stored.Columns, *((3,) if facts["samples_per_pixel"] == 3 else ()))
-    frames = pixels.reshape(shape)[: int(stored.get("NumberOfFrames") or pixels.size)]
-    if photometric == "PALETTE COLOR":
-        colours = apply_color_lut(frames, stored)
-        return [grey_of((each >> 8 * colours.itemsize - 8).astype(np.uint8)) for each in colours]
-    eight = to_8_bits(
-        frames,
-        int(stored.BitsStored),
-        int(stored.get("HighBit", stored.BitsStored - 1)),
-        is_signed=stored.get("PixelRepresentation") == 1,
+def _read_pictures(stored: Any, encoding: Encoding) -> Images:
+    element = stored["PixelData"]
+    has_fragments = element.is_undefined_length
+    table = stored.get("ExtendedOffsetTable") or b""
+    held = PixelData(
+        0,
+        UNDEFINED if has_fragments else len(element.value),
+        is_words=element.VR == "OW",
+        is_little=encoding.is_little,
+        frame_offsets=struct.unpack(f"<{len(table) // 8}Q", table),
     )
-    if eight.ndim == 4:
-        return luma_of_colours(eight, photometric)
-    return [np.bitwise_not(each) if photometric == "MONOCHROME1" else each for each in eight]
+    ending = _FRAGMENTS_END if has_fragments else b""
+    window = Window(io.BytesIO(element.value + ending))
+    layout = make_layout(_declared_pixels(stored, encoding))
+    found = find_pictures(held, window, layout, _choose)
+    if "truncated_frames" in found.warnings:
+        raise TruncatedError(f"the file ends after {counted(found.count, 'whole frame')}")
+    return [found.decoder.luma(found.read(k)) for k in range(found.count)]
+
+
+def _choose(first: bytes, layout: Layout) -> Decoder:
+    return choose_compressed(first, layout, lambda: decode_by_library)
+
+
+def _declared_pixels(stored: Any, encoding: Encoding) -> DeclaredPixels:
+    def number(keyword: str) -> int | None:
+        value = stored.get(keyword)
+        return None if value is None else int(value)
+
+    return DeclaredPixels(
+        rows=number("Rows"),
+        columns=number("Columns"),
+        samples=number("SamplesPerPixel"),
+        photometric=stored.get("PhotometricInterpretation") or "",
+        bits_allocated=number("BitsAllocated"),
+        bits_stored=number("BitsStored"),
+        high_bit=number("HighBit"),
+        representation=number("PixelRepresentation"),
+        planar_configuration=number("PlanarConfiguration"),
+        frames=max(0, number("NumberOfFrames") or 0) or None,
+        tables=tuple(_table(stored, colour, encoding) for colour in COLOURS),
+    )
+
+
+def _table(stored: Any, colour: str, encoding: Encoding) -> DeclaredTable:
+    """A palette's table as the file holds it: what pydicom makes of its values depends on more."""
+    name = f"{colour}PaletteColorLookupTable"
+    descriptor, entries, segments = (
+        getattr(stored.get_item(keyword), "value", None)
+        for keyword in (f"{name}Descriptor", f"{name}Data", f"Segmented{name}Data")
+    )
+    return DeclaredTable(descriptor or b"", entries or b"", segments, encoding.is_little)
 
 
 def _declared(item: Any) -> DeclaredRegion:

@@ -1,8 +1,4 @@
-"""Films as the server shows them: luma of every frame, in full range and upright.
-
-Source:
-    ITU-T H.264 and H.265 annex B (bare bit streams), ISO 13818-1 (transport and program streams).
-"""
+"""Films as the server shows them: luma of every frame, in full range and upright."""
 
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +13,6 @@ from model.sector import film_probes
 
 MOST_STRETCH = 4.0
 """A pixel wider or taller than this is a fault of its container, for the server too."""
-
-_TRANSPORT_PACKET_BYTES = 188
 
 
 def read_film(
@@ -78,12 +72,3 @@ def _luma(frame: Any, pixel_width: float) -> NDArray[np.uint8]:
 def probes_of_film(frames: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     """The frames in which the server looks for a film's fan."""
     return frames[: film_probes(*frames[0].shape)]
-
-
-def container_of(head: bytes, bare: str) -> str:
-    """FFmpeg's name of the container that a stream begins as, ``bare`` where it has none."""
-    if head[:1] == b"G" and head[_TRANSPORT_PACKET_BYTES : _TRANSPORT_PACKET_BYTES + 1] == b"G":
-        return "mpegts"
-    if head[4:8] == b"ftyp":
-        return "mov"
-    return "mpeg" if head.startswith(b"\0\0\x01\xba") else bare

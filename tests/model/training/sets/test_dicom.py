@@ -277,7 +277,7 @@ def test_one_patient_in_two_splits_is_refused(root: Path) -> None:
             lambda f: np.savez(f / "masks.npz", labels_THW=hearts()[1][:, :-1]),
             "frame 0 is (111, 96) px, its image (112, 96)",
         ),
-        (lambda f: save(ultrasound(coloured_cine(4)), f / "clip.dcm"), "its image (48, 64)"),
+        (lambda f: save(ultrasound(coloured_cine(4), "RGB"), f / "clip.dcm"), "its image (48, 64)"),
     ],
 )
 def test_what_is_missing_or_does_not_fit_is_named(root: Path, damage, said: str) -> None:  # type: ignore[no-untyped-def]
