@@ -135,7 +135,7 @@ def _fitted(layout: Layout, stream: Stream) -> Layout:
         raise UnsupportedPixelsError(
             f"frames of {stream.samples} components with {stream.bits} bits are not read"
         )
-    layout = with_precision(layout, min(stream.bits, layout.bits))
+    layout = with_precision(layout, stream.bits)
     if stream.samples == layout.samples:
         return replace(layout, photometric="RGB") if stream.says_rgb else layout
     if layout.palette is not None:

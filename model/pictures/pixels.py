@@ -93,8 +93,13 @@ _EXPANDED = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(n
 
 
 def with_precision(layout: Layout, bits: int) -> Layout:
-    """Take the precision from the compressed stream, where the header may say another."""
-    return replace(layout, bits=bits, shift=0)
+    """Take the precision from the compressed stream, where the header may say another.
+
+    A stream that is as wide as the header's highest bit holds the samples where the header says.
+    """
+    if bits >= layout.bits + layout.shift:
+        return layout
+    return replace(layout, bits=min(bits, layout.bits), shift=0)
 
 
 def grey_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -111,6 +111,16 @@ def test_lossless_jpeg_comes_out_exactly(tmp_path: Path, option: str, bits: int)
     assert clip.encoding == "DICOM, JPEG Lossless"
 
 
+@pytest.mark.parametrize("encoder", [("dcmcjpls", "+el"), ("dcmcjpeg", "+e1"), ("dcmcrle",)])
+def test_bits_stored_at_the_top_of_the_word_are_found_where_the_word_is_compressed(
+    tmp_path: Path, encoder: tuple[str, ...]
+) -> None:
+    cine = grey_cine(bits=12)
+    made = ultrasound(cine << 4, BitsStored=12, HighBit=15)
+    run(*encoder, save(made, tmp_path / "native"), tmp_path / "clip")
+    assert np.array_equal(read(tmp_path / "clip")[1], cine >> 4)
+
+
 @pytest.mark.parametrize(("option", "name"), [("+el", "JPEG-LS"), ("+eb", "JPEG-LS")])
 def test_jpeg_ls_of_dcmtk_comes_out_as_dcmtk_decodes_it(
     tmp_path: Path, option: str, name: str

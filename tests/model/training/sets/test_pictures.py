@@ -157,7 +157,7 @@ ENCODERS = {
 }
 
 
-@pytest.mark.parametrize("name", ["12 of 16 bits", "6 of 8 bits", "colours"])
+@pytest.mark.parametrize("name", ["12 of 16 bits", "12 upper bits", "6 of 8 bits", "colours"])
 @pytest.mark.parametrize("encoding", ENCODERS)
 def test_compressed_pictures_become_the_luma_in_training_that_is_served(
     tmp_path: Path, encoding: str, name: str
