@@ -51,7 +51,7 @@ def _decode_by_gdcm(payload: bytes, wanted: dict[str, Any]) -> Plane:
     pixel_data = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
     pixel_data.SetValue(fragments.__ref__())
     colour = gdcm.PhotometricInterpretation
-    bits = wanted["bits"]
+    bits = max(8, wanted["bits"])  # of fewer gdcm ends the program
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
     image.SetDimensions((wanted["columns"], wanted["rows"], 1))

@@ -1,5 +1,6 @@
 """Compressed frames, written by foreign encoders and compared with foreign decoders."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydicom.uid import (
     JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -109,6 +111,41 @@ def test_lossless_jpeg_comes_out_exactly(tmp_path: Path, option: str, bits: int)
     clip, lumas = read(tmp_path / "clip")
     assert np.array_equal(lumas, cine >> bits - 8)
     assert clip.encoding == "DICOM, JPEG Lossless"
+
+
+def lossless_jpeg(frame: NDArray[Any], bits: int) -> bytes:
+    """Each sample's difference from its left neighbour, its length before it (ITU-T T.81, H.1)."""
+    samples = frame.astype(int)
+    left = np.full_like(samples, 1 << bits - 1)
+    left[1:, 0], left[:, 1:] = samples[:-1, 0], samples[:, :-1]
+    code = ""
+    for difference in (samples - left).ravel().tolist():
+        length = abs(difference).bit_length()
+        code += f"{length:05b}"
+        if length:
+            code += f"{difference % ((1 << length) - (difference < 0)):0{length}b}"
+    code += "1" * (-len(code) % 8)
+    scan = int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\0")
+    segments = {
+        0xC3: struct.pack(">BHHB3B", bits, *frame.shape, 1, 1, 0x11, 0),
+        0xC4: bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)]),  # 17 lengths, 5 bits each
+        0xDA: bytes([1, 1, 0, 1, 0, 0]),
+    }
+    head = b"".join(struct.pack(">BBH", 255, k, len(s) + 2) + s for k, s in segments.items())
+    return b"\xff\xd8" + head + scan + b"\xff\xd9" + b"\0" * (len(head + scan) % 2)
+
+
+@pytest.mark.parametrize("bits", [6, 8, 12])
+def test_lossless_jpeg_of_any_precision_comes_out_exactly(tmp_path: Path, bits: int) -> None:
+    cine = grey_cine(bits=12) >> 12 - bits
+    cine = cine.astype(np.uint8) if bits <= 8 else cine
+    made = ultrasound(cine, BitsStored=bits, HighBit=bits - 1)
+    frames = [lossless_jpeg(frame, bits) for frame in cine]
+    path = save(made, tmp_path / "clip", JPEGLosslessSV1, frames)
+    run("dcmdjpeg", path, tmp_path / "decoded")
+    assert np.array_equal(pydicom.dcmread(tmp_path / "decoded").pixel_array, cine)
+    expected = cine.astype(int) * 255 // 63 if bits == 6 else cine >> bits - 8
+    assert np.array_equal(read(path)[1], expected)
 
 
 @pytest.mark.parametrize("encoder", [("dcmcjpls", "+el"), ("dcmcjpeg", "+e1"), ("dcmcrle",)])
