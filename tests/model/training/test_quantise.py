@@ -115,8 +115,9 @@ def test_two_runtimes_answer_alike_and_near_to_full_precision(folder: Path) -> N
     )
     exact, first, second = (np.stack(answers(way, frames_THW)) for way in ways)
     apart, off = np.abs(first - second), np.abs(first - exact)
-    # Values that lie on the border of two steps fall to either side.
-    assert apart.mean() < 0.2 * off.mean()
+    # Values that lie on the border of two steps fall to either side, and move those after them: on
+    # some processors more of them than on others.
+    assert apart.mean() < 0.5 * off.mean()
     assert 0.0 < off.mean() < 0.02
 
 
