@@ -88,7 +88,7 @@ def train_stages(data: Path, out: Path, recipes: Path, watch: Watch = SILENT) ->
 
 
 def _computes_bf16(saved: Path) -> bool:
-    """As the stage was begun, else by what the processor has; either gives the same scores."""
+    """As the stage was begun, else by what the processor has."""
     return TrainConfig.read(saved).bf16 if saved.is_file() else has_bfloat16()
 
 
