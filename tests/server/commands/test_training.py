@@ -90,6 +90,19 @@ def test_runs_without_a_folder_get_new_ones_and_can_go_on(folder: Path) -> None:
     assert (folder / "runs/1/checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("has_bfloat16", "bf16", "is_told"),
+    [(True, "false", True), (True, "true", False), (False, "false", False)],
+)
+def test_who_could_train_in_half_of_the_time_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, bf16: str, is_told: bool
+) -> None:
+    monkeypatch.setattr("server.commands.training.has_bfloat16", lambda: has_bfloat16)
+    (folder / "run.toml").write_text(f"{SMALL}bf16 = {bf16}\n")
+    done = gdkvm("train", "run.toml", "--data", "data")
+    assert ("bf16 = true" in done.stdout) == is_told
+
+
 def test_tensorboard_reads_back_what_was_logged(tmp_path: Path) -> None:
     board = Board(tmp_path)
     board.add({"step": 3, "loss": 0.5, "s": 9, "lv_ed": 0.875})
