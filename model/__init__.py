@@ -25,7 +25,7 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
-from model.preprocess import rescale
+from model.preprocess import rescale, square_size
 from model.region import Calibration, DeclaredRegion, choose_region
 from model.sector import Sector, fan_probes, film_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
@@ -75,6 +75,7 @@ __all__ = [
     "model_names",
     "normal_ranges",
     "rescale",
+    "square_size",
     "to_source_labels",
     "view_disks",
 ]

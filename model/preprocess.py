@@ -24,6 +24,9 @@ SECTOR_MIN_SHARE = 0.06
 SECTOR_SEARCH_PX = 256
 """The search runs on a copy whose longer side is about this long."""
 
+MOST_STRETCH = 4.0
+"""A pixel wider or taller than this is a fault of its container; those of DVDs are below 1.5."""
+
 SECTOR_MARGIN_SHARE = 0.02
 """Added around the found box, as a share of its longer side."""
 
@@ -113,9 +116,24 @@ def network_box(fit: Fit) -> Region:
     return Region((side - rows) // 2, (side - cols) // 2, rows, cols)
 
 
+def square_size(size: tuple[int, int], pixel_width: float) -> tuple[int, int]:
+    """Rows and columns of a picture once its pixels are made square, as players show it.
+
+    Args:
+        size: rows and columns as they are stored.
+        pixel_width: width of a pixel over its height, as a film tells it; one that no pixel can
+            have is taken for 1.
+    """
+    if not 1 / MOST_STRETCH <= pixel_width <= MOST_STRETCH:
+        return size
+    return size[0], round(size[1] * pixel_width)
+
+
 def rescale(pixels_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Scale to so many rows and columns: by area where an axis shrinks, linearly where it grows."""
     rows, columns = pixels_HW.shape
+    if (rows, columns) == size:
+        return pixels_HW
     # Shrink before growing: cv2.INTER_AREA skips pixels where one axis shrinks and the other grows.
     smaller = (min(size[1], columns), min(size[0], rows))
     averaged = cv2.resize(pixels_HW, smaller, interpolation=cv2.INTER_AREA)

@@ -246,7 +246,7 @@ class Recorder:
             "session": session.name,
             "model": predictor.identity,
             "backend": choice and choice.backend,
-            "precision": choice and choice.precision,
+            "precision": predictor.precision,
             "frames": "payloads" if self._has_payloads else "hashes",
             "hello": session.hello.model_dump(mode="json", exclude={"resume"}),
         }

@@ -23,9 +23,6 @@ except ImportError:  # Windows has no such bounds
     resource = None  # type: ignore[assignment]
 
 COLOUR_PROBE_EVERY = 8
-MOST_STRETCH = 4.0
-"""A pixel wider or taller than this is a fault of its container; those of DVDs are below 1.5."""
-
 _FULL_RANGE = 2
 
 Plane: TypeAlias = tuple[str, tuple[int, ...], Any]
@@ -145,23 +142,15 @@ def _facts(stream: Any, first: Any) -> dict[str, Any]:
     """Say what is known of a film once its first frame is decoded."""
     rate = stream.average_rate
     duration = stream.duration
-    size = (first.height, first.width)
-    shown = (first.height, round(first.width * _pixel_width(stream)))
-    upright = -1 if _turns(first) % 2 else 1
     return {
         "codec": stream.codec_context.name,
-        "size": size[::upright],
-        "shown_size": shown[::upright],
+        "size": (first.height, first.width),
+        "pixel_width": float(stream.sample_aspect_ratio or 1),
+        "turns": _turns(first),
         "frames": stream.frames or None,
         "fps": float(rate) if rate else None,
         "duration_ms": float(1000 * duration * stream.time_base) if duration else None,
     }
-
-
-def _pixel_width(stream: Any) -> float:
-    """Width of a pixel over its height; 1 where a container tells none, or none that can be."""
-    ratio = float(stream.sample_aspect_ratio or 1)
-    return ratio if 1 / MOST_STRETCH <= ratio <= MOST_STRETCH else 1.0
 
 
 def _turns(frame: Any) -> int:

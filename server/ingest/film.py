@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, Region, film_probes, find_fan, rescale
+from model import Frame, Region, film_probes, find_fan, rescale, square_size
 from model.pictures import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
@@ -128,10 +128,13 @@ def _receive_facts(process: DecoderProcess) -> _Facts:
     if answer is None:
         raise NoPixelsError("the film holds no picture")
     told = answer[0]
+    rows, columns = map(int, told["size"])
+    shown = square_size((rows, columns), told["pixel_width"])
+    is_turned = told["turns"] % 2 == 1
     return _Facts(
         codec=str(told["codec"])[:16],
-        size=(int(told["size"][0]), int(told["size"][1])),
-        shown_size=(int(told["shown_size"][0]), int(told["shown_size"][1])),
+        size=(columns, rows) if is_turned else (rows, columns),
+        shown_size=shown[::-1] if is_turned else shown,
         claimed_frames=told["frames"],
         fps=told["fps"],
         duration_ms=told["duration_ms"],
@@ -205,7 +208,7 @@ class _Reader:
         luma = np.ascontiguousarray(luma)
         if not told["is_full_range"]:
             luma = expand_range(luma)
-        return luma if luma.shape == self.size else rescale(luma, self.size)
+        return rescale(luma, self.size)
 
 
 class _Clock:

@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import FrameError
-from model.preprocess import rescale
+from model.preprocess import rescale, square_size
 from model.sector import film_probes
-
-MOST_STRETCH = 4.0
-"""A pixel wider or taller than this is a fault of its container, for the server too."""
 
 
 def read_film(
@@ -36,12 +33,12 @@ def read_film(
     frames: list[NDArray[np.uint8]] = []
     try:
         with av.open(stream or path, "r", format=container) as film:
-            width = _pixel_width(film.streams.video[0]) if as_shown else 1.0
+            ratio = film.streams.video[0].sample_aspect_ratio if as_shown else None
             for packet in film.demux(video=0):
                 _check_whole(packet, path, len(frames))
                 for frame in packet.decode():
                     _check_whole(frame, path, len(frames))
-                    frames.append(_luma(frame, width))
+                    frames.append(_luma(frame, float(ratio or 1)))
     except (av.FFmpegError, IndexError) as error:
         raise FrameError(f"{path} cannot be decoded: {error}") from error
     if not frames:
@@ -56,16 +53,10 @@ def _check_whole(part: Any, path: Path, frames: int) -> None:
         raise FrameError(f"{path} cannot be decoded: it is cut off or damaged at frame {frames}")
 
 
-def _pixel_width(stream: Any) -> float:
-    """Width of a pixel over its height; 1 where the film tells none, or none that can be."""
-    ratio = float(stream.sample_aspect_ratio or 1)
-    return ratio if 1 / MOST_STRETCH <= ratio <= MOST_STRETCH else 1.0
-
-
 def _luma(frame: Any, pixel_width: float) -> NDArray[np.uint8]:
     """FFmpeg stretches the video range 16..235 by itself; what turns a film it leaves to us."""
     luma = np.asarray(frame.to_ndarray(format="gray8"), np.uint8)
-    luma = rescale(luma, (luma.shape[0], round(luma.shape[1] * pixel_width)))
+    luma = rescale(luma, square_size((frame.height, frame.width), pixel_width))
     return np.ascontiguousarray(np.rot90(luma, round(frame.rotation / 90) % 4))
 
 
