@@ -17,7 +17,7 @@ ABOVE_ZERO = ("learning_rate", "clip_norm")
 NOT_NEGATIVE = (
     "frames_between", "truncate_frames", "seed", "warmup_steps", "weight_decay", "negative_weight",
 )  # fmt: skip
-SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share")
+SHARES = ("burst_share", "negative_share", "ema_decay", "soft_share", "mean_share")
 VIEWS = ("4CH", "2CH")
 WORDS = {
     "network": ("live", "base"),
@@ -40,9 +40,12 @@ class TrainConfig:
             made-up ones only.
         start: checkpoint or safetensors file whose weights the run starts from, or empty; of "base"
             a published checkpoint too.
+        mean_share: share of other weights in what the run ends with; see ``mean_with``.
+        mean_with: checkpoint or safetensors file of those weights, which grew from the same ones as
+            this run's, or empty for those of ``start``.
         network: "live" is ``gdkvm-live``; "base" is the published network, trained by its recipe on
             the cavity alone, for which the settings of burst, negatives, folds, soft labels,
-            truncation, widths and encoder mean nothing.
+            truncation, means, widths and encoder mean nothing.
         alpha_rule: the memory law of "base".
         imagenet: folder of torchvision's weights that the encoders begin with, or empty:
             ``resnet50-*.pth`` and ``resnet18-*.pth`` of "base", ``mobilenet_v2-*.pth`` of "live"
@@ -74,6 +77,8 @@ class TrainConfig:
     frames_between: int = 0
     negatives: str = ""
     start: str = ""
+    mean_share: float = 0.0
+    mean_with: str = ""
     seed: int = 0
     network: str = "live"
     alpha_rule: str = "rerelease"

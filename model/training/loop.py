@@ -18,6 +18,7 @@ from torch import nn
 from model.config import ModelConfig
 from model.errors import FrameError, WeightsError
 from model.network import LiveNetwork, NetworkState
+from model.training.average import follow, mix_in, weights_to_mix_in
 from model.training.base import (
     BaseRun,
     base_batches,
@@ -99,13 +100,20 @@ def _train(
     negatives = read_negatives(config.negatives)
     with batches(patients, negatives, config, crew) as ahead:
         run = resume(config, model_config, out)
+        others = weights_to_mix_in(run.average, config)
         share_norms(run.network, crew)
+
+        def keep() -> None:
+            if run.step == config.steps:
+                mix_in(run.average, others, config.mean_share)
+            save(run, model_config, out / "checkpoint.pt")
+
         lesson = Lesson(
             run,
             ahead(run.step),
             learn=lambda batch: train_step(run, batch, config, crew),
             score=lambda: validation_dice(run.average, valid),
-            keep=lambda: save(run, model_config, out / "checkpoint.pt"),
+            keep=keep,
         )
         _go_on(lesson, config, out, crew, watch)
 
@@ -313,7 +321,7 @@ def take_step(
         )
     nn.utils.clip_grad_norm_(run.network.parameters(), config.clip_norm)
     run.optimizer.step()
-    update_average(run, config.ema_decay)
+    follow(run.average, run.network, run.step, config.ema_decay)
     return loss
 
 
@@ -351,15 +359,3 @@ def go_back(network: LiveNetwork, batch: Batch | DeviceBatch, config: TrainConfi
         total += loss.item()
         state = NetworkState(*(each.detach() for each in state))
     return total
-
-
-@torch.no_grad()
-def update_average(run: Run | BaseRun, decay: float) -> None:
-    """Move the averaged weights a little towards the trained ones, faster in the first steps."""
-    keep = min(decay, (1 + run.step) / (10 + run.step))
-    trained = run.network.state_dict()
-    for name, value in run.average.state_dict().items():
-        if value.dtype.is_floating_point:
-            value.lerp_(trained[name], 1 - keep)
-        else:
-            value.copy_(trained[name])

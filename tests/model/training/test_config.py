@@ -74,6 +74,7 @@ def test_a_whole_number_is_taken_where_a_fraction_may_stand(tmp_path: Path) -> N
         ('data = "a"\nfolds = 2\nfold = 2', "fold"),
         ('data = "a"\nworkers = 0', "workers"),
         ('data = "a"\nsoft_share = -0.5', "soft_share"),
+        ('data = "a"\nmean_share = 1.5', "mean_share"),
         ('data = "a', "cannot read"),
     ],
 )

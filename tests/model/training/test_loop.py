@@ -26,7 +26,6 @@ from model.training.loop import (
     save,
     train,
     train_step,
-    update_average,
 )
 from model.training.synthesis import Batch, make_batch
 from model.training.validation import validation_dice
@@ -165,26 +164,6 @@ def test_the_rate_warms_up_in_a_line_and_falls_by_half_a_cosine() -> None:
     assert learning_rate(100, config) == pytest.approx(0.01)
     assert learning_rate(600, config) == pytest.approx(0.01 * (0.01 + 0.99 * 0.5))
     assert learning_rate(1100, config) == pytest.approx(0.0001)
-
-
-@pytest.mark.parametrize(
-    ("step", "decay", "keep"), [(0, 0.9, 0.1), (8, 0.9, 0.5), (10_000, 0.9, 0.9)]
-)
-def test_the_average_keeps_a_share_that_grows_to_the_decay(
-    tiny_config: ModelConfig, step: int, decay: float, keep: float
-) -> None:
-    network, average = LiveNetwork(tiny_config), LiveNetwork(tiny_config)
-    for parameter in network.parameters():
-        torch.nn.init.ones_(parameter)
-    for parameter in average.parameters():
-        torch.nn.init.zeros_(parameter)
-    optimizer = torch.optim.AdamW(network.parameters())
-    seen = "encoder.down2.1.num_batches_tracked"
-    network.state_dict()[seen].fill_(42)
-    update_average(Run(network, average, optimizer, step), decay)
-    for parameter in average.parameters():
-        torch.testing.assert_close(parameter, torch.full_like(parameter, 1 - keep))
-    assert int(average.state_dict()[seen]) == 42
 
 
 def test_kernels_decay_and_biases_norms_and_gains_do_not(tiny_config: ModelConfig) -> None:
