@@ -25,13 +25,20 @@ from model.measure import (
 )
 from model.postprocess import to_source_labels
 from model.predictor import Predictor, StreamState, load_predictor
-from model.preprocess import rescale, square_size
-from model.region import Calibration, DeclaredRegion, choose_region
+from model.preprocess import rescale, rescale_labels, square_size
+from model.region import (
+    PIXEL_SHAPES,
+    Calibration,
+    DeclaredRegion,
+    choose_region,
+    declared_width,
+)
 from model.sector import Sector, fan_probes, film_probes, find_fan
 from model.weights import ModelInfo, load_info, model_names
 from model.words import counted
 
 __all__ = [
+    "PIXEL_SHAPES",
     "STRUCTURES",
     "Beat",
     "BeatTracker",
@@ -64,6 +71,7 @@ __all__ = [
     "compare_r_waves",
     "correct_mask",
     "counted",
+    "declared_width",
     "derive_figures",
     "fan_probes",
     "film_probes",
@@ -75,6 +83,7 @@ __all__ = [
     "model_names",
     "normal_ranges",
     "rescale",
+    "rescale_labels",
     "square_size",
     "to_source_labels",
     "view_disks",

@@ -31,6 +31,13 @@ class Region:
         if self.top < 0 or self.left < 0 or self.height < 1 or self.width < 1:
             raise FrameError(f"a region needs a corner >= 0 and sides >= 1 px, got {self}")
 
+    def scaled(self, size: tuple[int, int], to: tuple[int, int]) -> "Region":
+        """The same part of an image that is scaled from so many rows and columns to others."""
+        rows, columns = to[0] / size[0], to[1] / size[1]
+        top, bottom = round(self.top * rows), round((self.top + self.height) * rows)
+        left, right = round(self.left * columns), round((self.left + self.width) * columns)
+        return Region(top, left, max(1, bottom - top), max(1, right - left))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:

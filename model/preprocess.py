@@ -141,6 +141,14 @@ def rescale(pixels_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.u
     return np.asarray(scaled, np.uint8)
 
 
+def rescale_labels(labels_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale a label map to so many rows and columns, each pixel to the nearest label."""
+    if labels_HW.shape == size:
+        return labels_HW
+    scaled = cv2.resize(labels_HW, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(scaled, np.uint8)
+
+
 def to_network_input(pixels_HW: NDArray[np.uint8], fit: Fit) -> NDArray[np.float32]:
     """Crop, scale by area and pad; image_11HW with grey values in [0, 1]."""
     region, box = fit.region, network_box(fit)

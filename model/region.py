@@ -1,11 +1,11 @@
 """Which part of an ultrasound image is the tissue, and how large its pixels are, as declared.
 
 Source:
-    DICOM PS3.3 C.8.5.5 (US region calibration).
+    DICOM PS3.3 C.8.5.5 (US region calibration), C.7.6.3.1.7 (pixel aspect ratio).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,11 @@ _STILL_SHARE = 0.25
 """A region with less than this share of the liveliest one's moving pixels is a frozen image."""
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.02, 2.0
+
+PIXEL_SHAPES = (
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio",
+)  # fmt: skip
+"""Keywords of what tells height and width of a pixel, the last one only where no other does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,24 @@ class DeclaredRegion:
 
 def _is_plausible(spacing_mm: float) -> bool:
     return math.isfinite(spacing_mm) and MIN_SPACING_MM <= spacing_mm <= MAX_SPACING_MM
+
+
+def declared_width(shapes: Iterable[bytes]) -> float | None:
+    """Width of a pixel over its height, None where a header does not tell it.
+
+    Args:
+        shapes: the values of PIXEL_SHAPES; the first that can be a height and a width counts.
+    """
+    for shape in shapes:
+        try:
+            height, width = (
+                float(part) for part in shape.decode("latin-1").strip("\0").split("\\")
+            )
+        except ValueError:
+            continue
+        if min(height, width) > 0:
+            return width / height
+    return None
 
 
 def choose_region(

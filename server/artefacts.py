@@ -110,7 +110,7 @@ def write_structured(path: Path, material: Material, template: Template) -> None
     Raises:
         NotAvailableError: the clip was no DICOM file.
     """
-    made = make_report(material.findings, material.maker(), template)
+    made = make_report(material.findings, material.maker(), material.study.size, template)
     if material.deidentifier is not None:
         material.deidentifier.apply(made)
     write_object(path, made)

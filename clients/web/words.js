@@ -56,7 +56,7 @@ const REASONS = {
   native_pixel_data_compressed: "it is declared uncompressed, but is not",
   chroma_not_subsampled: "its colours are stored otherwise than declared",
   pixels_made_square: "its pixels are not square; it is taken as players show it",
-  pixels_not_square: "its video says that its pixels are not square; the header's pixel size is used",
+  pixels_not_square: "its video says that its pixels are not square; what the header says of them is used",
 };
 
 /** One reason in words; an unknown code is read out as it is. */

@@ -68,5 +68,5 @@ def _read_still(path: Path) -> list[NDArray[np.uint8]]:
 
 
 def _read_film(path: Path) -> list[NDArray[np.uint8]]:
-    images = read_film(path, as_shown=True)
+    images = read_film(path)
     return as_served(images, probes_of_film(images), declared=[])

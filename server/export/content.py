@@ -110,17 +110,20 @@ def image(
     return made
 
 
-def polyline(concept: Code, points_P2: NDArray[np.floating], shown_on: Dataset) -> Dataset:
+def polyline(
+    concept: Code, points_P2: NDArray[np.floating], scale_2: NDArray[np.float64], shown_on: Dataset
+) -> Dataset:
     """A line in an image.
 
     Args:
         concept: purpose of the reference.
         points_P2: (row, column), pixel centres at whole numbers.
+        scale_2: rows and columns of the image as it is stored over those that these are on.
         shown_on: the image item, selected from.
     """
     made = item("INFERRED FROM", "SCOORD", concept, [shown_on])
     made.GraphicType = "POLYLINE"
     # The corner of the first pixel is 0 \ 0 here (C.18.6.1.1), and column comes before row.
-    xy_P2 = np.asarray(points_P2, np.float64)[:, ::-1] + 0.5
+    xy_P2 = ((np.asarray(points_P2, np.float64) + 0.5) * scale_2)[:, ::-1]
     made.GraphicData = [round(float(value), 2) for value in xy_P2.ravel()]
     return made

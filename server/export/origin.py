@@ -97,6 +97,7 @@ class Origin:
         attributes: clean values of the patient and study modules by keyword; absent ones lack.
         lossy: None where nothing was lost.
         is_burned_in: BurnedInAnnotation, None where the header does not say.
+        size: rows and columns of its pictures as they are stored.
     """
 
     sop_class_uid: str | None
@@ -107,6 +108,7 @@ class Origin:
     attributes: Mapping[str, str]
     lossy: Lossy | None
     is_burned_in: bool | None
+    size: tuple[int, int]
 
 
 def read_origin(path: Path, limits: IngestLimits | None = None) -> Origin | None:
@@ -156,6 +158,7 @@ def _origin_of(header: Header, stored_bytes: int) -> Origin:
         attributes=attributes,
         lossy=_lossy_of(header, stored_bytes),
         is_burned_in={"YES": True, "NO": False}.get(burned_in),
+        size=(header.integer(Tag.Rows) or 1, header.integer(Tag.Columns) or 1),
     )
 
 

@@ -21,7 +21,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless, SegmentationStorage
 
-from model import STRUCTURES
+from model import STRUCTURES, rescale_labels
 from server.errors import NotAvailableError
 from server.export.colour import dicom_lab
 from server.export.objects import NOTICE, Kind, Maker, begin_object, coded, derived_uid, reference
@@ -66,6 +66,13 @@ class Masks:
         for deflated in self.labels:
             yield np.frombuffer(zlib.decompress(deflated), np.uint8).reshape(self.size)
 
+    def scaled(self, size: tuple[int, int]) -> "Masks":
+        """The same for pictures of other rows and columns."""
+        if size == self.size:
+            return self
+        scaled = (rescale_labels(labels_HW, size) for labels_HW in self.maps())
+        return Masks([zlib.compress(each.tobytes(), 1) for each in scaled], size)
+
 
 def make_segmentation(
     masks: Masks, maker: Maker, kind: SegmentationType = "binary"
@@ -84,6 +91,8 @@ def make_segmentation(
         NotAvailableError: the packed masks are too large.
     """
     made = begin_object(_BINARY if kind == "binary" else _LABELMAP, maker)
+    if maker.origin is not None:
+        masks = masks.scaled(maker.origin.size)
     _add_image(made, masks, maker)
     _add_segments(made, maker)
     _add_references(made, maker)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
@@ -107,12 +108,15 @@ _ANY_VIEW = _Names(
 )
 
 
-def make_report(findings: Findings, maker: Maker, template: Template = "5300") -> Dataset:
+def make_report(
+    findings: Findings, maker: Maker, size: tuple[int, int], template: Template = "5300"
+) -> Dataset:
     """Put what was found in a clip into a structured report.
 
     Args:
         findings: what was found.
         maker: what it is made of.
+        size: rows and columns that outlines are on.
         template: the number of the template.
 
     Raises:
@@ -127,7 +131,8 @@ def make_report(findings: Findings, maker: Maker, template: Template = "5300") -
     kind = _ECHO if template == "5300" else _IMAGING
     made = begin_object(kind, maker, findings.view or "")
     _add_document(made, origin.sop_class_uid, origin.sop_instance_uid, origin.series_uid)
-    writer = _Writer(findings, maker, origin.sop_class_uid, origin.sop_instance_uid)
+    source = (origin.sop_class_uid, origin.sop_instance_uid)
+    writer = _Writer(findings, maker, source, np.divide(origin.size, size))
     root = writer.echo() if template == "5300" else writer.imaging(made.SOPInstanceUID)
     del root.RelationshipType
     template_item = Dataset()
@@ -155,10 +160,17 @@ def _add_document(made: Dataset, sop_class: str, instance: str, series: str | No
 class _Writer:
     """Writes the content of one report."""
 
-    def __init__(self, findings: Findings, maker: Maker, sop_class: str, instance: str) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        maker: Maker,
+        source: tuple[str, str],
+        scale_2: NDArray[np.float64],
+    ) -> None:
         self._findings = findings
         self._maker = maker
-        self._source = (sop_class, instance)
+        self._source = source
+        self._scale_2 = scale_2
         self._names = _NAMES.get(findings.view or "", _ANY_VIEW)
         self._frames = {frame.seq: index for index, frame in enumerate(findings.frames)}
 
@@ -258,10 +270,8 @@ class _Writer:
         assert lv is not None
         axis_P2 = np.array([lv.apex, lv.base])
         found = [*frame.reading.contours.get("lv", ())[:1], axis_P2]
-        return [
-            polyline(_SOURCE, line_P2, image("SELECTED FROM", None, *self._source, [index]))
-            for line_P2 in found
-        ]
+        shown_on = image("SELECTED FROM", None, *self._source, [index])
+        return [polyline(_SOURCE, line_P2, self._scale_2, shown_on) for line_P2 in found]
 
     def _clip_group(self, instance: str) -> Dataset:
         ef = self._findings.ef

@@ -59,9 +59,9 @@ WARNINGS = {
     "truncated_frames": "the file ends early; its whole frames are read",
     "native_pixel_data_compressed": "declared uncompressed, but stored as a compressed frame",
     "chroma_not_subsampled": "declared 4:2:2, but stored with all its chroma",
-    "pixels_made_square": "the film's pixels are not square; it is taken as players show it",
-    "pixels_not_square": "the video says that its pixels are not square; the header's pixel size "
-    "is used",
+    "pixels_made_square": "the clip's pixels are not square; it is taken as players show it",
+    "pixels_not_square": "the video says that its pixels are not square; what the header says of "
+    "them is used",
 }
 """What a clip can warn of, by code."""
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, fan_probes, find_fan
+from model import Frame, fan_probes, find_fan, rescale, square_size
 from model.pictures import COLOURED_SHARE, PixelData, Storage, StoredPictures, find_pictures
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
@@ -16,9 +16,9 @@ from server.ingest.decode import choose_bounded
 from server.ingest.dicom_film import open_dicom_film
 from server.ingest.elements import Element
 from server.ingest.errors import IngestError
-from server.ingest.layout import check_frames, read_layout
+from server.ingest.layout import check_frames, check_size, read_layout
 from server.ingest.prefetch import decode_in_order
-from server.ingest.region import calibrate, view_of
+from server.ingest.region import calibrate, pixel_width, view_of
 from server.ingest.tags import Tag
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 
@@ -61,12 +61,18 @@ def _open_pictures(
     stored = find_pictures(held, data_set.window, layout, choose)
     check_frames(layout, stored.count, limits)
     probes = _probe(stored)
-    lumas_of_probes = list(probes.values())
-    calibration = calibrate(header, layout.rows, layout.columns, lumas_of_probes)
+    stored_size = layout.rows, layout.columns
+    calibration = calibrate(header, *stored_size, list(probes.values()))
+    size = square_size(stored_size, pixel_width(header, calibration) or 1.0)
+    check_size(*size, limits)
+    region = calibration.region and calibration.region.scaled(stored_size, size)
+    shown_probes = [rescale(probe, size) for probe in probes.values()]
     times = frame_times(header, layout.declared_frames or stored.count, stored.count)
     notes = Notes(colour_overlay=calibration.shows_flow)
     for warning in (*stored.warnings, *times.warnings, *calibration.warnings):
         notes.warn(warning)
+    if size != stored_size:
+        notes.warn("pixels_made_square")
 
     def luma_at(index: int) -> NDArray[np.uint8]:
         stored_frame = stored.read(index)
@@ -74,7 +80,7 @@ def _open_pictures(
             share = stored.decoder.coloured_share(stored_frame, calibration.region)
             notes.colour_overlay = share > COLOURED_SHARE
         probe = probes.pop(index, None)
-        return stored.decoder.luma(stored_frame) if probe is None else probe
+        return rescale(stored.decoder.luma(stored_frame) if probe is None else probe, size)
 
     lumas = decode_in_order(
         luma_at, stored.count, threads=stored.decoder.threads, budget_s=limits.decode_s
@@ -83,10 +89,10 @@ def _open_pictures(
     return Clip(
         frames=_numbered(lumas, times),
         frame_count=stored.count,
-        size=(layout.rows, layout.columns),
+        size=size,
         spacing_mm=calibration.spacing_mm,
-        region=calibration.region,
-        sector=find_fan(lumas_of_probes, calibration.region),
+        region=region,
+        sector=find_fan(shown_probes, region),
         time_base=times.base,
         view=view_of(header),
         encoding=f"DICOM, {stored.decoder.words}",

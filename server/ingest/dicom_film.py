@@ -13,15 +13,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, find_fan
+from model import Frame, find_fan, rescale
 from model.pictures import container_of, walk_fragments
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
-from server.ingest.errors import MalformedHeaderError
-from server.ingest.film import looked_ahead, open_film_clip
+from server.ingest.film import Told, looked_ahead, open_film_clip
 from server.ingest.layout import check_count, check_size, declared_frames, required
-from server.ingest.region import calibrate, view_of
+from server.ingest.region import calibrate, pixel_width, view_of
 from server.ingest.tags import Tag
 from server.ingest.timing import (
     UNKNOWN,
@@ -47,28 +46,18 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
     # Every frame that is declared gets a time before the first one is decoded.
     check_count(declared_frames(data_set.header) or 1, limits)
     calibration = calibrate(data_set.header, rows, columns)
+    width = pixel_width(data_set.header, calibration)
+    told = Told((rows, columns), width, calibration.region)
     with tempfile.TemporaryFile() as stream:
         is_cut = _join_fragments(data_set, pixels, stream)
         stream.seek(0)
         demuxer = container_of(stream.read(_HEAD_BYTES), data_set.syntax.demuxer)
         is_stamped = demuxer != data_set.syntax.demuxer  # a bare stream's stamps are made up
-        with open_film_clip(
-            stream,
-            demuxer,
-            limits,
-            region=calibration.region,
-            is_stamped=is_stamped,
-            keeps_grid=True,
-        ) as film:
-            if film.size != (rows, columns):
-                raise MalformedHeaderError(
-                    f"the header says {rows} rows and {columns} columns, "
-                    f"the film has {film.size[0]} and {film.size[1]}"
-                )
+        with open_film_clip(stream, demuxer, limits, told=told, is_stamped=is_stamped) as film:
             if is_cut:
                 film.notes.warn("truncated_frames")
             with looked_ahead(film) as (whole, lumas):
-                yield _with_header(whole, lumas, data_set)
+                yield _with_header(whole, lumas, data_set, told.size)
 
 
 def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> bool:
@@ -82,10 +71,13 @@ def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> boo
     return found.is_cut
 
 
-def _with_header(film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet) -> Clip:
+def _with_header(
+    film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet, size: tuple[int, int]
+) -> Clip:
     """Say of a film what its DICOM header knows; the header's times go before the container's."""
     header = data_set.header
-    calibration = calibrate(header, *film.size, lumas)
+    calibration = calibrate(header, *size, [rescale(luma, size) for luma in lumas])
+    region = calibration.region and calibration.region.scaled(size, film.size)
     declared = declared_frames(header)
     count = declared or film.frame_count
     times = UNKNOWN if count is None else frame_times(header, count, count)
@@ -97,8 +89,8 @@ def _with_header(film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet) 
         frames=_timed(film, times, declared),
         frame_count=count,
         spacing_mm=calibration.spacing_mm,
-        region=calibration.region,
-        sector=find_fan(lumas, calibration.region),
+        region=region,
+        sector=find_fan(lumas, region),
         time_base=times.base if times.starts_us else film.time_base,
         view=view_of(header),
         encoding=f"DICOM, {data_set.syntax.name}",

@@ -14,6 +14,7 @@ from model.pictures import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
     DecodeFailedError,
+    MalformedHeaderError,
     NoPixelsError,
     TooLargeError,
     TooManyFramesError,
@@ -25,6 +26,21 @@ from server.ingest.timing import is_plausible_period
 
 CONTAINER = "Container"
 """The time base of a film: its container's time stamps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a DICOM header tells of the film in it.
+
+    Attributes:
+        size: rows and columns as they are stored.
+        pixel_width: width of a pixel over its height, None where only the film tells it.
+        region: where colour counts, the whole image where None.
+    """
+
+    size: tuple[int, int]
+    pixel_width: float | None
+    region: Region | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +74,8 @@ def open_film_clip(
     demuxer: str,
     limits: IngestLimits,
     *,
-    region: Region | None = None,
+    told: Told | None = None,
     is_stamped: bool = True,
-    keeps_grid: bool = False,
 ) -> Iterator[Clip]:
     """Open a film.
 
@@ -68,10 +83,8 @@ def open_film_clip(
         file: an open file with a descriptor.
         demuxer: FFmpeg's name of its container format.
         limits: bounds.
-        region: where colour counts, the whole image where None.
+        told: by the header that it lies behind, if there is one; its word stands.
         is_stamped: whether the container knows the frames' times.
-        keeps_grid: give the pixels as they are stored, where something else tells their size; else
-            they are made square, as players do.
 
     Raises:
         IngestError: whatever is wrong with it.
@@ -80,15 +93,18 @@ def open_film_clip(
         facts = _receive_facts(process)
         if not is_stamped:
             facts = replace(facts, fps=None, duration_ms=None)
-        size = facts.size if keeps_grid else facts.shown_size
+        size = facts.shown_size if told is None else _size_told(facts, told)
         check_size(*size, limits)
         if facts.claimed_frames is not None and facts.claimed_frames > limits.frames:
             raise _too_many(facts.claimed_frames, limits)
         notes = Notes()
-        if facts.size != facts.shown_size:
-            notes.warn("pixels_not_square" if keeps_grid else "pixels_made_square")
+        if size != facts.size:
+            notes.warn("pixels_made_square")
+        elif facts.shown_size != facts.size:
+            notes.warn("pixels_not_square")
         if is_stamped and not facts.is_timed and facts.claimed_frames != 1:
             notes.warn("time_base_implausible")
+        region = None if told is None else told.region
         frames = _Reader(process, facts, size, limits, notes, region).frames()
         yield Clip(
             frames=frames,
@@ -139,6 +155,22 @@ def _receive_facts(process: DecoderProcess) -> _Facts:
         fps=told["fps"],
         duration_ms=told["duration_ms"],
     )
+
+
+def _size_told(facts: _Facts, told: Told) -> tuple[int, int]:
+    """Rows and columns of square pixels, as the header has it where it has it.
+
+    Raises:
+        MalformedHeaderError: it is the header of another film.
+    """
+    if facts.size != told.size:
+        raise MalformedHeaderError(
+            f"the header says {told.size[0]} rows and {told.size[1]} columns, "
+            f"the film has {facts.size[0]} and {facts.size[1]}"
+        )
+    if told.pixel_width is None:
+        return facts.shown_size
+    return square_size(facts.size, told.pixel_width)
 
 
 def _time_base(facts: _Facts) -> TimeBase:

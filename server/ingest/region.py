@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Calibration, DeclaredRegion, choose_region
+from model import PIXEL_SHAPES, Calibration, DeclaredRegion, choose_region, declared_width
 from server.ingest.elements import Header
 from server.ingest.tags import Tag
 
@@ -54,6 +54,16 @@ def calibrate(
     """Choose the tissue region of a header; see ``choose_region``."""
     items = header.sequences.get(Tag.SequenceOfUltrasoundRegions, [])
     return choose_region([_declared(item) for item in items], rows, columns, frames)
+
+
+def pixel_width(header: Header, calibration: Calibration) -> float | None:
+    """Width of a pixel over its height as it is to be shown, None where a header does not say.
+
+    Where a pixel size is known, that tells the shape of pixels, and they are shown as stored.
+    """
+    if calibration.spacing_mm is not None:
+        return 1.0
+    return declared_width(header.values.get(Tag[name], b"") for name in PIXEL_SHAPES)
 
 
 def _declared(item: Header) -> DeclaredRegion:

@@ -24,7 +24,9 @@ class Tag(IntEnum):
     FrameTime = 0x00181063
     FrameTimeVector = 0x00181065
     HeartRate = 0x00181088
+    ImagerPixelSpacing = 0x00181164
     ActualFrameDuration = 0x00181242
+    NominalScannedPixelSpacing = 0x00182010
     RWaveTimeVector = 0x00186060
 
     SequenceOfUltrasoundRegions = 0x00186011
@@ -48,6 +50,8 @@ class Tag(IntEnum):
     Rows = 0x00280010
     Columns = 0x00280011
     UltrasoundColorDataPresent = 0x00280014
+    PixelSpacing = 0x00280030
+    PixelAspectRatio = 0x00280034
     BitsAllocated = 0x00280100
     BitsStored = 0x00280101
     HighBit = 0x00280102

@@ -49,9 +49,10 @@ from model.pictures import (
     make_layout,
     syntax_of,
 )
-from model.region import DeclaredRegion
+from model.preprocess import rescale_labels, square_size
+from model.region import PIXEL_SHAPES, DeclaredRegion, declared_width
 from model.sector import fan_probes
-from model.training.sets.film import probes_of_film, read_film
+from model.training.sets.film import probes_of_film, read_stored
 from model.training.sets.sight import Images, as_served, cut, seen_served
 from model.training.sets.study import (
     KNOWN_ALL,
@@ -227,12 +228,15 @@ def read(clip: Path, masks: Path, between: bool = False) -> Recording:
         FrameError: a file that is damaged, masks of another clip, or one phase only.
     """
     labels = _read_labels(masks)
-    images, sight, spacing_mm = seen_served(*_read_clip(clip))
+    stored, probes, declared, shown = _read_clip(clip)
+    images, sight, spacing_mm = seen_served(stored, probes, declared, shown)
     if max(labels) >= len(images):
         raise FrameError(
             f"{masks} has masks of {counted(max(labels) + 1, 'frame')}, {clip.name} {len(images)}"
         )
     for frame, mask in labels.items():
+        if mask.shape == stored[0].shape:  # as a segmentation has it, or who drew on the file
+            labels[frame] = mask = rescale_labels(mask, images[0].shape)
         check_still(Path(f"{masks} frame {frame}"), images[frame], mask)
     areas = {frame: int((mask == 1).sum()) for frame, mask in labels.items()}
     ed, es = max(areas, key=lambda k: areas[k]), min(areas, key=lambda k: areas[k])
@@ -263,34 +267,38 @@ def read_seen(path: Path) -> list[NDArray[np.uint8]]:
     return as_served(*_read_clip(path))
 
 
-def _read_clip(path: Path) -> tuple[Images, Images, list[DeclaredRegion]]:
-    """Luma of every frame, that of those that are looked at, and the regions of the header."""
+def _read_clip(path: Path) -> tuple[Images, Images, list[DeclaredRegion], tuple[int, int]]:
+    """What ``seen_served`` wants to know of a clip."""
     try:
         stored = pydicom.dcmread(path)
         items = stored.get("SequenceOfUltrasoundRegions") or ()
         declared = [_declared(item) for item in items]
+        width = declared_width(_raw(stored, keyword) or b"" for keyword in PIXEL_SHAPES)
         syntax = syntax_of(str(stored.file_meta.TransferSyntaxUID))
         if syntax.storage is not Storage.FILM:
             images = _read_pictures(stored, syntax.encoding)
-            return images, [images[k] for k in fan_probes(len(images))], declared
-        images = _read_inner_film(path, stored, syntax.demuxer)
+            probes = [images[k] for k in fan_probes(len(images))]
+            return images, probes, declared, square_size(images[0].shape, width or 1.0)
+        images, shown = _read_inner_film(path, stored, syntax.demuxer)
+        if width is not None:
+            shown = square_size(images[0].shape, width)
         count = int(stored.get("NumberOfFrames") or len(images))
-        return images[:count], probes_of_film(images), declared
+        return images[:count], probes_of_film(images), declared, shown
     except (IngestError, TypeError, ArithmeticError, *READ_ERRORS) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FrameError(f"{path} cannot be decoded: {reason}") from error
 
 
-def _read_inner_film(path: Path, stored: Any, bare: str) -> Images:
-    """All fragments are one film."""
+def _read_inner_film(path: Path, stored: Any, bare: str) -> tuple[Images, tuple[int, int]]:
+    """All fragments are one film: its pictures, and the size that it says they are shown in."""
     film = get_frame(stored.PixelData, 0, number_of_frames=1)
-    images = read_film(path, io.BytesIO(film), container_of(film, bare))
+    images, shown = read_stored(path, io.BytesIO(film), container_of(film, bare))
     if images[0].shape != (stored.Rows, stored.Columns):
         raise FrameError(
             f"{path} says {stored.Rows} x {stored.Columns} pixels, its film has "
             f"{images[0].shape[0]} x {images[0].shape[1]}"
         )
-    return images
+    return images, shown
 
 
 def _read_pictures(stored: Any, encoding: Encoding) -> Images:
@@ -341,10 +349,16 @@ def _table(stored: Any, colour: str, encoding: Encoding) -> DeclaredTable:
     """A palette's table as the file holds it: what pydicom makes of its values depends on more."""
     name = f"{colour}PaletteColorLookupTable"
     descriptor, entries, segments = (
-        getattr(stored.get_item(keyword), "value", None)
+        _raw(stored, keyword)
         for keyword in (f"{name}Descriptor", f"{name}Data", f"Segmented{name}Data")
     )
     return DeclaredTable(descriptor or b"", entries or b"", segments, encoding.is_little)
+
+
+def _raw(stored: Any, keyword: str) -> bytes | None:
+    """An element's value as the file holds it, None where there is none."""
+    value: bytes | None = getattr(stored.get_item(keyword), "value", None)
+    return value
 
 
 def _declared(item: Any) -> DeclaredRegion:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import FrameError
-from model.training.sets.film import probes_of_film, read_film
+from model.training.sets.film import probes_of_film, read_stored
 from model.training.sets.sight import cut, seen_served
 from model.training.sets.study import (
     KNOWN_LV,
@@ -200,7 +200,7 @@ def read(
     Raises:
         FrameError: a video that is damaged, shorter than promised, or a tracing outside of it.
     """
-    images = read_film(video)
+    images, _ = read_stored(video)
     last = max(frame for frame, _ in traced)
     if len(images) < count or last >= len(images) or min(traced)[0] < 0:
         wanted = max(count, last + 1)

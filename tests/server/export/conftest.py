@@ -20,6 +20,7 @@ from tests.server.phantom import (
     TISSUE,
     grey_predictor,
     phantom_clip,
+    picture,
 )
 
 IDENTITY = {
@@ -66,6 +67,15 @@ def analyse(path: Path, deidentifier: Deidentifier | None = None, **more: Any) -
 def heart(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """A calibrated four-chamber view of two beats."""
     path = phantom_clip(tmp_path_factory.mktemp("heart") / "heart.dcm", COUNT)
+    return analyse(name_patient(path), view="A4C")
+
+
+@pytest.fixture(scope="session")
+def squeezed(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """The same heart without calibration, from pixels twice as wide as tall."""
+    frames = np.stack([picture(index)[:, ::2] for index in range(COUNT)])
+    made = ultrasound(frames, FrameTime=str(FRAME_MS), PixelAspectRatio=[1, 2])
+    path = save(made, tmp_path_factory.mktemp("squeezed") / "heart.dcm")
     return analyse(name_patient(path), view="A4C")
 
 

@@ -23,13 +23,13 @@ MADE = datetime(2024, 2, 29, 23, 30, tzinfo=UTC)
 
 
 def made_from(attributes: dict[str, str]) -> Any:
-    origin = Origin("1.2", "1.3", "1.4", "1.5", None, attributes, None, None)
+    origin = Origin("1.2", "1.3", "1.4", "1.5", None, attributes, None, None, (1, 1))
     return begin_object(KIND, Maker(origin, grey_predictor().model, "1", MADE))
 
 
 def test_what_another_arithmetic_finds_is_another_object() -> None:
     """DICOM PS3.5 9: a UID names one object; masks in eight bits are others than in float32."""
-    origin = Origin("1.2", "1.3", "1.4", "1.5", None, {}, None, None)
+    origin = Origin("1.2", "1.3", "1.4", "1.5", None, {}, None, None, (1, 1))
     model = grey_predictor().model
     made = {
         begin_object(KIND, Maker(origin, model, "1", MADE, precision=each)).SOPInstanceUID

@@ -14,9 +14,10 @@ from server.errors import NotAvailableError
 from server.export import segmentation
 from server.export.colour import dicom_lab, to_lab
 from server.export.segmentation import BitPacker, SegmentationType
-from tests.server.export.conftest import IDENTITY
+from tests.server.export.conftest import IDENTITY, analyse, name_patient
 from tests.server.export.reading import assert_valid
-from tests.server.ingest.making import run
+from tests.server.ingest.making import run, save, ultrasound
+from tests.server.phantom import SIDE_PX, picture, true_labels
 
 
 def labels_of(material: Material) -> NDArray[np.uint8]:
@@ -43,15 +44,12 @@ def test_another_library_reads_the_masks_frame_by_frame(
 
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
 def test_masks_of_an_odd_number_of_pixels_are_what_went_in(
-    heart: Material, tmp_path: Path, kind: SegmentationType
+    tmp_path: Path, kind: SegmentationType
 ) -> None:
-    labels = labels_of(heart)[:, 1:, 1:]
+    frames = np.stack([picture(index)[1:, 1:] for index in range(3)])
+    odd = analyse(name_patient(save(ultrasound(frames), tmp_path / "odd.dcm")))
+    labels = labels_of(odd)
     assert labels[0].size % 2 == 1
-    odd = replace(
-        heart,
-        labels=[zlib.compress(frame.tobytes()) for frame in labels],
-        study=replace(heart.study, size=(labels.shape[1], labels.shape[2])),
-    )
     path = tmp_path / "seg.dcm"
     write_segmentation(path, odd, kind)
     if kind == "labelmap":
@@ -76,6 +74,23 @@ def test_a_frame_is_named_only_where_the_clip_has_several(
     for group in dcmread(path).PerFrameFunctionalGroupsSequence:
         (source,) = group.DerivationImageSequence[0].SourceImageSequence
         assert ("ReferencedFrameNumber" in source) == (count > 1)
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_masks_lie_on_the_pixels_of_their_clip_also_where_it_was_made_square(
+    squeezed: Material, tmp_path: Path, kind: SegmentationType
+) -> None:
+    assert squeezed.study.size == (SIDE_PX, SIDE_PX)
+    path = tmp_path / "seg.dcm"
+    write_segmentation(path, squeezed, kind)
+    read = highdicom.seg.segread(path)
+    source = IDENTITY["SOPInstanceUID"]
+    (found,) = read.get_pixels_by_source_frame(source, [1], segment_numbers=[1, 2, 3])
+    drawn = true_labels(0)[:, ::2]
+    for number in (1, 2, 3):
+        is_drawn, is_found = drawn == number, found[..., number - 1] > 0
+        dice = 2 * (is_drawn & is_found).sum() / (is_drawn.sum() + is_found.sum())
+        assert dice > 0.9
 
 
 def test_the_binary_form_is_valid_and_repeats_the_patient(heart: Material, tmp_path: Path) -> None:

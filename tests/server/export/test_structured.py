@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import highdicom
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.sr._concepts_dict import concepts
@@ -14,7 +15,16 @@ from server.export.structured import Template
 from tests.server.export.conftest import analyse
 from tests.server.export.reading import assert_valid, dump_report, items_of, name_of
 from tests.server.ingest.making import run
-from tests.server.phantom import BEAT_FRAMES, EF_PERCENT, FRAME_MS, ed_volume_ml
+from tests.server.phantom import (
+    BASE_ROW,
+    BEAT_FRAMES,
+    ED_HALF_WIDTH_PX,
+    ED_LENGTH_PX,
+    EF_PERCENT,
+    FRAME_MS,
+    MIDDLE_COL,
+    ed_volume_ml,
+)
 
 SIMPLIFIED = "1.2.840.10008.5.1.4.1.1.88.72"
 """Simplified Adult Echo SR Storage."""
@@ -71,6 +81,20 @@ def test_ef_volumes_and_rate_are_those_of_the_heart_with_their_units(
     above, _ = found["+, range of upper measurement uncertainty"]
     interval = heart.study.document["ef"]["interval"]
     assert [value - below, value + above] == pytest.approx(interval, abs=0.11)
+
+
+def test_outlines_lie_on_the_pixels_of_their_clip_also_where_it_was_made_square(
+    squeezed: Material, tmp_path: Path
+) -> None:
+    write_structured(tmp_path / "sr.dcm", squeezed, "5300")
+    lines = [item for item in items_of(dcmread(tmp_path / "sr.dcm")) if item.ValueType == "SCOORD"]
+    outline_P2 = np.array(lines[0].GraphicData).reshape(-1, 2)
+    right, bottom = outline_P2.max(axis=0)
+    left, top = outline_P2.min(axis=0)
+    middle, width = (MIDDLE_COL + 0.5) / 2, ED_HALF_WIDTH_PX  # of pixels that are twice as wide
+    assert [left, right] == pytest.approx([middle - width / 2, middle + width / 2], abs=1)
+    assert [top, bottom] == pytest.approx([BASE_ROW - ED_LENGTH_PX, BASE_ROW], abs=2)
+    assert squeezed.study.document["ef"]["percent"] == pytest.approx(EF_PERCENT, abs=3)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

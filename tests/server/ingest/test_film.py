@@ -3,6 +3,7 @@
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 
+from model import Region
 from server.ingest import Clip, IngestError, IngestLimits, open_clip
 from tests.server.ingest.making import (
     COLUMNS,
@@ -21,6 +23,7 @@ from tests.server.ingest.making import (
     tool,
     ultrasound,
 )
+from tests.server.ingest.test_region import box
 
 COUNT = 20
 SIZE = f"{COLUMNS}x{ROWS}"
@@ -273,14 +276,55 @@ def test_video_inside_dicom_has_ffmpegs_pixels_and_the_headers_times(
     assert clip.encoding.startswith("DICOM, ")
 
 
-def test_a_film_in_dicom_keeps_its_pixels_whose_size_the_header_tells(tmp_path: Path) -> None:
-    stream = film(tmp_path / "stream", *H264, "-vf", "setsar=16/15", "-f", "h264")
+def film_in_dicom(tmp_path: Path, ratio: str, **more: Any) -> Path:
+    """A film that says this of its pixels, behind a header that says something too."""
+    stream = film(tmp_path / "stream", *H264, "-vf", f"setsar={ratio}", "-f", "h264")
     even = stream.read_bytes() + b"\0" * (stream.stat().st_size % 2)
-    made = ultrasound(np.repeat(grey_cine(COUNT)[..., None], 3, axis=3), "YBR_PARTIAL_420")
-    path = save(made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", encapsulate([even]))
-    clip, lumas, _ = read(path)
+    colours = np.repeat(grey_cine(COUNT)[..., None], 3, axis=3)
+    made = ultrasound(colours, "YBR_PARTIAL_420", **more)
+    return save(made, tmp_path / "clip", "1.2.840.10008.1.2.4.102", encapsulate([even]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"SequenceOfUltrasoundRegions": [box((0, 0, COLUMNS - 1, ROWS - 1))]},
+        {"PixelAspectRatio": [1, 1]},
+    ],
+)
+def test_a_film_in_dicom_keeps_its_pixels_whose_shape_the_header_tells(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    clip, lumas, _ = read(film_in_dicom(tmp_path, "16/15", **more))
     assert clip.warnings == ("pixels_not_square",)
-    assert np.abs(lumas.astype(int) - decoded(stream)).max() <= 2
+    assert np.abs(lumas.astype(int) - decoded(tmp_path / "stream")).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("ratio", "more", "columns", "region"),
+    [
+        ("16/15", {}, COLUMNS * 16 // 15, None),
+        ("1", {"PixelAspectRatio": [3, 4]}, COLUMNS * 4 // 3, None),
+        ("16/15", {"PixelAspectRatio": [3, 4]}, COLUMNS * 4 // 3, None),
+        (
+            "2",
+            {"SequenceOfUltrasoundRegions": [box((4, 2, 59, 45), units=0)]},
+            2 * COLUMNS,
+            Region(top=2, left=8, height=44, width=112),
+        ),
+    ],
+)
+def test_a_film_in_dicom_without_pixel_size_is_made_square_as_its_header_has_it_or_it_says(
+    tmp_path: Path, ratio: str, more: dict[str, Any], columns: int, region: Region | None
+) -> None:
+    clip, lumas, _ = read(film_in_dicom(tmp_path, ratio, **more))
+    size = (ROWS, columns)
+    assert "pixels_made_square" in clip.warnings
+    assert (clip.size, lumas.shape[1:], clip.region) == (size, size, region)
+    shown = tmp_path / "shown.avi"
+    scaled = ["-vf", f"scale={columns}:{ROWS}:flags=bilinear", *ENCODINGS["grey.avi"]]
+    run("ffmpeg", "-v", "error", "-i", tmp_path / "stream", *scaled, shown)
+    assert np.abs(lumas.astype(int) - decoded(shown, size)).mean() < 1.5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmwrite
@@ -9,7 +10,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from model import Region
 from server.ingest import Clip, open_clip
-from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, save, ultrasound
+from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, run, save, ultrasound
 
 IMAGE = (0, 0, COLUMNS - 1, ROWS - 1)
 WHOLE = Region(0, 0, ROWS, COLUMNS)
@@ -215,3 +216,52 @@ def test_the_view_comes_from_its_code_and_else_from_its_name(
     tmp_path: Path, attributes: dict[str, Any], view: str | None
 ) -> None:
     assert opened(tmp_path, **attributes).view == view
+
+
+@pytest.mark.parametrize(
+    ("keyword", "shape"),
+    [
+        ("PixelAspectRatio", ["3", "4"]),
+        ("PixelAspectRatio", ["8", "7"]),
+        ("PixelSpacing", ["0.3", "0.4"]),
+        ("ImagerPixelSpacing", ["0.3", "0.4"]),
+        ("NominalScannedPixelSpacing", ["0.3", "0.4"]),
+    ],
+)
+def test_pixels_of_no_known_size_are_made_square_as_viewers_do(
+    tmp_path: Path, keyword: str, shape: list[str]
+) -> None:
+    clip = opened(tmp_path, **{keyword: shape})
+    run("dcm2pnm", "+Syv", str(ROWS), tmp_path / "clip", tmp_path / "shown.pgm")
+    shown = cv2.imread(str(tmp_path / "shown.pgm"), cv2.IMREAD_GRAYSCALE)
+    assert shown is not None
+    assert (clip.size, clip.warnings) == (shown.shape, ("pixels_made_square",))
+    with open_clip(tmp_path / "clip") as again:
+        first = next(again.frames).pixels_HW
+    assert np.abs(first.astype(int) - shown).mean() < 3
+
+
+def test_a_region_of_no_known_pixel_size_keeps_its_tissue_where_pixels_are_made_square(
+    tmp_path: Path,
+) -> None:
+    clip = opened(tmp_path, box((4, 2, 59, 45), units=0), PixelAspectRatio=["1", "2"])
+    assert clip.size == (ROWS, 2 * COLUMNS)
+    assert clip.region == Region(top=2, left=8, height=44, width=112)
+
+
+@pytest.mark.parametrize("shape", [["0", "1"], ["1", "5"], ["1", "1"], ["2"], ["one", "two"]])
+def test_pixels_of_a_shape_that_none_has_are_taken_as_squares(
+    tmp_path: Path, shape: list[str]
+) -> None:
+    made = ultrasound(grey_cine())
+    made.add_new("PixelAspectRatio", "LO", shape)
+    with open_clip(save(made, tmp_path / "clip")) as clip:
+        assert (clip.size, clip.warnings) == ((ROWS, COLUMNS), ())
+
+
+def test_the_pixel_size_of_a_region_goes_before_the_shape_that_a_header_tells(
+    tmp_path: Path,
+) -> None:
+    clip = opened(tmp_path, box(IMAGE), PixelAspectRatio=["3", "4"])
+    assert (clip.size, clip.warnings) == ((ROWS, COLUMNS), ())
+    assert clip.spacing_mm == pytest.approx((0.5, 0.3))

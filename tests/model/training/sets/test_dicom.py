@@ -12,7 +12,7 @@ from pydicom.uid import RLELossless
 
 from model.errors import FrameError
 from model.frame import Region
-from model.preprocess import make_fit, to_network_input
+from model.preprocess import find_sector, make_fit, to_network_input
 from model.training.patients import read_studies
 from model.training.sets import open_set
 from server.artefacts import Material, write_segmentation
@@ -136,6 +136,28 @@ def test_training_sees_of_a_clip_what_the_network_sees_of_it_served(
     for still, frame in zip((patient.ed, patient.es), frames, strict=True):
         seen = 255 * to_network_input(frame.pixels_HW, fit)[0, 0]
         np.testing.assert_array_equal(still.image_HW, np.rint(seen))
+
+
+@pytest.mark.parametrize("is_drawn_on_the_file", [False, True])
+def test_pixels_of_no_known_size_are_made_square_for_training_as_they_are_served(
+    root: Path, is_drawn_on_the_file: bool
+) -> None:
+    images, labels = hearts()
+    squeezed = images[:, :, ::2]
+    clip = root / "train" / "one" / "clip.dcm"
+    save(ultrasound(squeezed, PixelAspectRatio=[1, 2]), clip)
+    drawn = labels[:, :, ::2] if is_drawn_on_the_file else labels
+    np.savez(clip.with_name("masks.npz"), labels_THW=drawn)
+    with open_clip(clip) as served:
+        assert (served.size, served.sector) == (images.shape[1:], None)
+        frames = [frame.pixels_HW for frame in served.frames]
+    recording = open_set(root).studies[0].read(True)
+    box = find_sector(frames[0])
+    assert box is not None
+    rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    np.testing.assert_array_equal(recording.images, np.stack(frames)[:, rows, columns])
+    expected = np.repeat(drawn, 2, axis=2) if is_drawn_on_the_file else labels
+    np.testing.assert_array_equal(recording.labels, expected[:, rows, columns])
 
 
 def without(keyword: str) -> Dataset:
