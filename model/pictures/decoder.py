@@ -13,7 +13,6 @@ from model.errors import (
     TruncatedError,
     UnsupportedPixelsError,
 )
-from model.frame import Region
 from model.pictures.codestream import Coding, Stream, read_stream, starts_a_stream
 from model.pictures.jpeg import as_rgb, as_ybr, decode_components, decode_luma, is_whole
 from model.pictures.layout import Layout, to_components
@@ -53,12 +52,12 @@ class Decoder:
     luma: Callable[[bytes], NDArray[np.uint8]]
     threads: int = PROCESSOR_THREADS
 
-    def coloured_share(self, frame: bytes, region: Region | None) -> float:
-        """Measure a frame's share of coloured pixels inside the region, or in the whole image."""
+    def coloured_share(self, frame: bytes, inside_HW: NDArray[np.bool_] | None) -> float:
+        """Measure the share of coloured pixels among those that count, all where None."""
         if self.layout.samples == 1 and self.layout.palette is None:
             return 0.0
         rgb = to_rgb(self.components(frame), self.layout)
-        return 0.0 if rgb is None else coloured_share(rgb, region)
+        return 0.0 if rgb is None else coloured_share(rgb, inside_HW)
 
 
 def choose_native(first: bytes, layout: Layout, *, is_little: bool) -> Decoder:

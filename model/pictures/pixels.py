@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.frame import Region
 from model.pictures.layout import Layout
 from model.pictures.palette import Palette
 
@@ -20,6 +19,13 @@ COLOURED_STEP = 20
 
 COLOURED_SHARE = 0.02
 """Share of coloured pixels from which an image counts as carrying a colour overlay."""
+
+_LIT, _TINT = 40, 0.1
+"""Luma from which a pixel shows a tint, and the difference of its channels, as a share of its luma,
+from which it does; where half of them do, a scanner shows its greys in a tint."""
+
+_TINT_LEVELS = 9
+"""Greys whose mean colour is the tint of the middle one."""
 
 _YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 
@@ -50,14 +56,47 @@ def to_rgb(components: Components, layout: Layout) -> NDArray[np.uint8] | None:
     return ybr_to_rgb(colours) if layout.photometric in _YBR else colours
 
 
-def coloured_share(rgb: NDArray[np.uint8], region: Region | None) -> float:
-    """Measure the share of coloured pixels inside the region, or in the whole image."""
-    if region is not None:
-        rgb = rgb[region.top : region.top + region.height, region.left : region.left + region.width]
-    red, green, blue = cv2.split(np.ascontiguousarray(rgb))
-    highest = cv2.max(cv2.max(red, green), blue)
-    lowest = cv2.min(cv2.min(red, green), blue)
-    return float(np.count_nonzero(cv2.subtract(highest, lowest) > COLOURED_STEP) / highest.size)
+def coloured_share(rgb: NDArray[np.uint8], inside_HW: NDArray[np.bool_] | None) -> float:
+    """Measure the share of pixels that are coloured, and not only by the tint that all greys have.
+
+    Args:
+        rgb: a picture, H W 3.
+        inside_HW: which of its pixels count, all where None.
+    """
+    rgb_P3 = rgb.reshape(-1, 3) if inside_HW is None else rgb[inside_HW]
+    spread_P = _spread(rgb_P3)
+    share = _share_above(spread_P)
+    if share <= COLOURED_SHARE:
+        return share
+    luma_P = grey_of(rgb_P3[:, None])[:, 0]
+    is_lit_P = luma_P > _LIT
+    if not is_lit_P.any() or np.median(spread_P[is_lit_P] / luma_P[is_lit_P]) < _TINT:
+        return share
+    return _share_above(_off_tint(rgb_P3.astype(np.int16), luma_P))
+
+
+def _spread(rgb_P3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Difference of each pixel's channels."""
+    red, green, blue = (np.ascontiguousarray(rgb_P3[:, channel]) for channel in range(3))
+    highest = np.maximum(np.maximum(red, green), blue)
+    return highest - np.minimum(np.minimum(red, green), blue)
+
+
+def _share_above(spread_P: NDArray[np.number[Any]]) -> float:
+    return float(np.count_nonzero(spread_P > COLOURED_STEP) / max(1, spread_P.size))
+
+
+def _off_tint(rgb_P3: NDArray[np.int16], luma_P: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """How far the differences of each pixel's channels are from their mean at its luma."""
+    around = np.ones(_TINT_LEVELS)
+    count_256 = np.convolve(np.bincount(luma_P, minlength=256), around, "same")
+    off_P = np.zeros(len(luma_P))
+    for channel in (0, 2):
+        step_P = rgb_P3[:, channel] - rgb_P3[:, 1]
+        sum_256 = np.convolve(np.bincount(luma_P, step_P, minlength=256), around, "same")
+        tint_256 = sum_256 / np.maximum(1, count_256)
+        off_P = np.maximum(off_P, np.abs(step_P - tint_256[luma_P]))
+    return off_P
 
 
 def true_photometric(components: Components, layout: Layout) -> str:
@@ -70,8 +109,8 @@ def true_photometric(components: Components, layout: Layout) -> str:
     if layout.samples != 3 or components.dtype != np.uint8 or layout.palette is not None:
         return layout.photometric
     colours = np.ascontiguousarray(components, np.uint8)
-    as_rgb = 1 - coloured_share(colours, None)
-    as_ybr = 1 - coloured_share(ybr_to_rgb(colours), None)
+    as_rgb = 1 - _share_above(_spread(colours.reshape(-1, 3)))
+    as_ybr = 1 - _share_above(_spread(ybr_to_rgb(colours).reshape(-1, 3)))
     is_ybr = layout.photometric in _YBR
     declared, other = (as_ybr, as_rgb) if is_ybr else (as_rgb, as_ybr)
     if declared < 0.5 and other > 0.8:

@@ -18,7 +18,7 @@ from server.ingest.elements import Element
 from server.ingest.errors import IngestError
 from server.ingest.layout import check_frames, check_size, read_layout
 from server.ingest.prefetch import decode_in_order
-from server.ingest.region import calibrate, pixel_width, view_of
+from server.ingest.region import calibrate, pixel_width, tissue, view_of
 from server.ingest.tags import Tag
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 
@@ -66,7 +66,8 @@ def _open_pictures(
     size = square_size(stored_size, pixel_width(header, calibration) or 1.0)
     check_size(*size, limits)
     region = calibration.region and calibration.region.scaled(stored_size, size)
-    shown_probes = [rescale(probe, size) for probe in probes.values()]
+    sector = find_fan([rescale(probe, size) for probe in probes.values()], region)
+    inside_HW = tissue(sector, region, size, stored_size)
     times = frame_times(header, layout.declared_frames or stored.count, stored.count)
     notes = Notes(colour_overlay=calibration.shows_flow)
     for warning in (*stored.warnings, *times.warnings, *calibration.warnings):
@@ -77,7 +78,7 @@ def _open_pictures(
     def luma_at(index: int) -> NDArray[np.uint8]:
         stored_frame = stored.read(index)
         if index % COLOUR_PROBE_EVERY == 0 and not notes.colour_overlay:
-            share = stored.decoder.coloured_share(stored_frame, calibration.region)
+            share = stored.decoder.coloured_share(stored_frame, inside_HW)
             notes.colour_overlay = share > COLOURED_SHARE
         probe = probes.pop(index, None)
         return rescale(stored.decoder.luma(stored_frame) if probe is None else probe, size)
@@ -92,7 +93,7 @@ def _open_pictures(
         size=size,
         spacing_mm=calibration.spacing_mm,
         region=region,
-        sector=find_fan(shown_probes, region),
+        sector=sector,
         time_base=times.base,
         view=view_of(header),
         encoding=f"DICOM, {stored.decoder.words}",

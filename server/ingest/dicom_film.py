@@ -8,17 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from model import Frame, find_fan, rescale
+from model import Frame
 from model.pictures import container_of, walk_fragments
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dataset import DataSet
 from server.ingest.elements import Element
-from server.ingest.film import Told, looked_ahead, open_film_clip
+from server.ingest.film import Told, open_film_clip
 from server.ingest.layout import check_count, check_size, declared_frames, required
 from server.ingest.region import calibrate, pixel_width, view_of
 from server.ingest.tags import Tag
@@ -45,9 +43,8 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
     check_size(rows, columns, limits)
     # Every frame that is declared gets a time before the first one is decoded.
     check_count(declared_frames(data_set.header) or 1, limits)
-    calibration = calibrate(data_set.header, rows, columns)
-    width = pixel_width(data_set.header, calibration)
-    told = Told((rows, columns), width, calibration.region)
+    look = partial(calibrate, data_set.header, rows, columns)
+    told = Told((rows, columns), pixel_width(data_set.header, look()), look)
     with tempfile.TemporaryFile() as stream:
         is_cut = _join_fragments(data_set, pixels, stream)
         stream.seek(0)
@@ -56,8 +53,7 @@ def open_dicom_film(data_set: DataSet, pixels: Element, limits: IngestLimits) ->
         with open_film_clip(stream, demuxer, limits, told=told, is_stamped=is_stamped) as film:
             if is_cut:
                 film.notes.warn("truncated_frames")
-            with looked_ahead(film) as (whole, lumas):
-                yield _with_header(whole, lumas, data_set, told.size)
+            yield _with_header(film, data_set)
 
 
 def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> bool:
@@ -71,26 +67,18 @@ def _join_fragments(data_set: DataSet, pixels: Element, stream: BinaryIO) -> boo
     return found.is_cut
 
 
-def _with_header(
-    film: Clip, lumas: list[NDArray[np.uint8]], data_set: DataSet, size: tuple[int, int]
-) -> Clip:
+def _with_header(film: Clip, data_set: DataSet) -> Clip:
     """Say of a film what its DICOM header knows; the header's times go before the container's."""
     header = data_set.header
-    calibration = calibrate(header, *size, [rescale(luma, size) for luma in lumas])
-    region = calibration.region and calibration.region.scaled(size, film.size)
     declared = declared_frames(header)
     count = declared or film.frame_count
     times = UNKNOWN if count is None else frame_times(header, count, count)
-    film.notes.colour_overlay |= calibration.shows_flow
-    for warning in (*times.warnings, *calibration.warnings):
+    for warning in times.warnings:
         film.notes.warn(warning)
     return replace(
         film,
         frames=_timed(film, times, declared),
         frame_count=count,
-        spacing_mm=calibration.spacing_mm,
-        region=region,
-        sector=find_fan(lumas, region),
         time_base=times.base if times.starts_us else film.time_base,
         view=view_of(header),
         encoding=f"DICOM, {data_set.syntax.name}",

@@ -9,7 +9,7 @@ from server.ingest.archive import the_only_clip
 from server.ingest.clip import Clip, IngestLimits
 from server.ingest.dicom import open_dicom
 from server.ingest.errors import EmptyFileError, NotAClipError, TooLargeError
-from server.ingest.film import open_film_clip, with_sector
+from server.ingest.film import open_film_clip
 from server.ingest.sniff import SNIFF_BYTES, Kind, sniff
 
 
@@ -39,8 +39,7 @@ def open_clip(path: Path, limits: IngestLimits | None = None) -> Iterator[Clip]:
         if kind is Kind.DICOM:
             yield stack.enter_context(open_dicom(inner, limits))
         else:
-            film = stack.enter_context(open_film_clip(inner, kind.value, limits))
-            yield stack.enter_context(with_sector(film))
+            yield stack.enter_context(open_film_clip(inner, kind.value, limits))
 
 
 def _check_length(file: BinaryIO, limits: IngestLimits) -> None:

@@ -1,15 +1,15 @@
 """A film (MP4, MOV, AVI, GIF) into a clip, frame by frame from a decoder process."""
 
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, Region, film_probes, find_fan, rescale, square_size
+from model import Calibration, Frame, film_probes, find_fan, rescale, square_size
 from model.pictures import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
@@ -21,8 +21,12 @@ from server.ingest.errors import (
     TruncatedError,
 )
 from server.ingest.layout import check_size
+from server.ingest.region import tissue
 from server.ingest.sandbox import DecoderProcess, open_film
 from server.ingest.timing import is_plausible_period
+
+_Picture: TypeAlias = tuple[Frame, NDArray[np.uint8] | None]
+"""A frame, and its colours where they come with it."""
 
 CONTAINER = "Container"
 """The time base of a film: its container's time stamps."""
@@ -35,12 +39,12 @@ class Told:
     Attributes:
         size: rows and columns as they are stored.
         pixel_width: width of a pixel over its height, None where only the film tells it.
-        region: where colour counts, the whole image where None.
+        calibrate: says where the tissue is, from what the film shows at first, as it is stored.
     """
 
     size: tuple[int, int]
     pixel_width: float | None
-    region: Region | None
+    calibrate: Callable[[Sequence[NDArray[np.uint8]]], Calibration]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +108,26 @@ def open_film_clip(
             notes.warn("pixels_not_square")
         if is_stamped and not facts.is_timed and facts.claimed_frames != 1:
             notes.warn("time_base_implausible")
-        region = None if told is None else told.region
-        frames = _Reader(process, facts, size, limits, notes, region).frames()
+        pictures = _Reader(process, facts, size, limits, notes).pictures()
+        first = list(islice(pictures, film_probes(*size)))
+        lumas = [frame.pixels_HW for frame, _ in first]
+        calibration = Calibration()
+        if told is not None:
+            calibration = told.calibrate([rescale(luma, facts.size) for luma in lumas])
+        region = calibration.region and calibration.region.scaled(facts.size, size)
+        sector = find_fan(lumas, region)
+        inside_HW = tissue(sector, region, size, facts.size)
+        notes.colour_overlay = calibration.shows_flow
+        for warning in calibration.warnings:
+            notes.warn(warning)
+        frames = _watched(chain(first, pictures), inside_HW, notes)
         yield Clip(
             frames=frames,
             frame_count=facts.claimed_frames,
             size=size,
-            spacing_mm=None,
-            region=None,
+            spacing_mm=calibration.spacing_mm,
+            region=region,
+            sector=sector,
             time_base=_time_base(facts),
             view=None,
             encoding=f"{_CONTAINERS.get(demuxer, demuxer)}, {facts.codec}",
@@ -120,20 +136,14 @@ def open_film_clip(
         frames.close()
 
 
-@contextmanager
-def looked_ahead(film: Clip) -> Iterator[tuple[Clip, list[NDArray[np.uint8]]]]:
-    """Read a film's first frames early, and give them again: the film, and their luma."""
-    first = list(islice(film.frames, film_probes(*film.size)))
-    frames = (frame for frame in chain(first, film.frames))
-    with closing(frames):
-        yield replace(film, frames=frames), [frame.pixels_HW for frame in first]
-
-
-@contextmanager
-def with_sector(film: Clip) -> Iterator[Clip]:
-    """Look for the fan in a film's first frames."""
-    with looked_ahead(film) as (whole, lumas):
-        yield replace(whole, sector=find_fan(lumas, film.region))
+def _watched(
+    pictures: Iterator[_Picture], inside_HW: NDArray[np.bool_] | None, notes: Notes
+) -> Generator[Frame, None, None]:
+    """Give the frames, and note a colour overlay; only some come with their colours."""
+    for frame, rgb in pictures:
+        if rgb is not None and not notes.colour_overlay:
+            notes.colour_overlay = coloured_share(rgb, inside_HW) > COLOURED_SHARE
+        yield frame
 
 
 _CONTAINERS = {"mov": "MP4 or MOV", "avi": "AVI", "gif": "GIF"}
@@ -195,9 +205,8 @@ class _Reader:
     size: tuple[int, int]
     limits: IngestLimits
     notes: Notes
-    region: Region | None
 
-    def frames(self) -> Generator[Frame, None, None]:
+    def pictures(self) -> Iterator[_Picture]:
         """Receive frames until the film ends."""
         clock = _Clock(self.facts.is_timed)
         count = 0
@@ -207,8 +216,8 @@ class _Reader:
                 self.notes.warn("truncated_frames")
                 break
             self._check_count(count + 1)
-            self._look_for_colour(planes, told)
-            yield Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
+            frame = Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
+            yield frame, _colours(planes, told)
             count += 1
         if count == 0:
             raise TruncatedError("the film ends before its first whole picture")
@@ -226,13 +235,6 @@ class _Reader:
                 "send a shorter one"
             )
 
-    def _look_for_colour(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> None:
-        """Note a colour overlay; only some frames come with their colours."""
-        if len(planes) > 1 and not self.notes.colour_overlay:
-            rgb = planes[1][:, : 3 * told["columns"]].reshape(len(planes[1]), -1, 3)
-            share = coloured_share(np.rot90(rgb, told["turns"]), self.region)
-            self.notes.colour_overlay = share > COLOURED_SHARE
-
     def _luma(self, planes: list[NDArray[Any]], told: dict[str, Any]) -> NDArray[np.uint8]:
         luma = np.rot90(planes[0][:, : told["columns"]], told["turns"])
         if luma.shape != self.facts.size:
@@ -241,6 +243,14 @@ class _Reader:
         if not told["is_full_range"]:
             luma = expand_range(luma)
         return rescale(luma, self.size)
+
+
+def _colours(planes: list[NDArray[Any]], told: dict[str, Any]) -> NDArray[np.uint8] | None:
+    """The colours of a frame, as it is stored and upright, where they come with it."""
+    if len(planes) == 1:
+        return None
+    rgb = planes[1][:, : 3 * told["columns"]].reshape(len(planes[1]), -1, 3)
+    return np.rot90(rgb, told["turns"])
 
 
 class _Clock:

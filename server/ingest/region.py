@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model import PIXEL_SHAPES, Calibration, DeclaredRegion, choose_region, declared_width
+from model import (
+    PIXEL_SHAPES,
+    Calibration,
+    DeclaredRegion,
+    Region,
+    Sector,
+    choose_region,
+    declared_width,
+    rescale_labels,
+)
 from server.ingest.elements import Header
 from server.ingest.tags import Tag
 
@@ -64,6 +73,28 @@ def pixel_width(header: Header, calibration: Calibration) -> float | None:
     if calibration.spacing_mm is not None:
         return 1.0
     return declared_width(header.values.get(Tag[name], b"") for name in PIXEL_SHAPES)
+
+
+def tissue(
+    sector: Sector | None, region: Region | None, size: tuple[int, int], stored: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    """Which pixels of a stored picture show tissue, None where that is not known.
+
+    Args:
+        sector: the fan, None where none was found.
+        region: the declared region, None where there is none.
+        size: rows and columns that both are of.
+        stored: rows and columns of the picture.
+    """
+    if sector is not None:
+        inside_HW = sector.inside.astype(np.uint8)
+    elif region is not None:
+        inside_HW = np.zeros(size, np.uint8)
+        rows = slice(region.top, region.top + region.height)
+        inside_HW[rows, region.left : region.left + region.width] = 1
+    else:
+        return None
+    return rescale_labels(inside_HW, stored).astype(np.bool_)
 
 
 def _declared(item: Header) -> DeclaredRegion:

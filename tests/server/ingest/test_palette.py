@@ -49,6 +49,15 @@ def test_8_bit_entries_are_looked_up(tmp_path: Path) -> None:
     path = save(with_palette(grey_cine(), table.astype(np.uint8)), tmp_path / "clip")
     clip, lumas = read(path)
     assert np.abs(lumas - luma_of(table.T[grey_cine()])).max() <= 1
+    assert not clip.colour_overlay
+
+
+def test_colour_doppler_is_seen_through_a_palette(tmp_path: Path) -> None:
+    table = np.repeat(np.arange(256, dtype=np.uint8)[None], 3, axis=0)
+    table[:, 254:] = np.transpose([[200, 30, 10], [20, 60, 220]])
+    frames = np.minimum(grey_cine(), 253)
+    frames[:, 20:36, 26:32], frames[:, 20:36, 32:38] = 254, 255
+    clip, _ = read(save(with_palette(frames, table), tmp_path / "clip"))
     assert clip.colour_overlay
 
 
