@@ -25,6 +25,9 @@ except ImportError:  # Windows has no such bounds
 COLOUR_PROBE_EVERY = 8
 _FULL_RANGE = 2
 
+_OPTIONS = {"gif": {"default_delay": "0"}}
+"""Of FFmpeg's demuxers: a GIF without delays would be given ten frames a second."""
+
 Plane: TypeAlias = tuple[str, tuple[int, ...], Any]
 """numpy's name of the samples' type, the shape, and the bytes."""
 
@@ -77,7 +80,9 @@ def _images(job: dict[str, Any], requests: BinaryIO) -> Iterator[Answer]:
 
 def _film(job: dict[str, Any]) -> Iterator[Answer]:
     """Decode a film from standard input: its facts first, then every frame in order."""
-    with import_module("av").open(sys.stdin.buffer, format=job["demuxer"]) as container:
+    demuxer = job["demuxer"]
+    options = _OPTIONS.get(demuxer, {})
+    with import_module("av").open(sys.stdin.buffer, format=demuxer, options=options) as container:
         if not container.streams.video:
             yield {"error": "no_pixels"}, []
             return

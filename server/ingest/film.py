@@ -106,7 +106,7 @@ def open_film_clip(
             notes.warn("pixels_made_square")
         elif facts.shown_size != facts.size:
             notes.warn("pixels_not_square")
-        if is_stamped and not facts.is_timed and facts.claimed_frames != 1:
+        if facts.fps is not None and not facts.is_timed and facts.claimed_frames != 1:
             notes.warn("time_base_implausible")
         pictures = _Reader(process, facts, size, limits, notes).pictures()
         first = list(islice(pictures, film_probes(*size)))

@@ -1,5 +1,6 @@
 """Films by FFmpeg's encoders, compared with what the ffmpeg program decodes."""
 
+import re
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -141,6 +142,18 @@ def test_uneven_time_stamps_are_kept(tmp_path: Path) -> None:
     times_ms = [0, 33, 83, 100, 166, 200, 233, 300]
     _, _, times_us = read(uneven(tmp_path / "f.mp4", times_ms))
     assert times_us == [1000 * time_ms for time_ms in times_ms]
+
+
+def test_a_gif_without_delays_has_no_times(tmp_path: Path) -> None:
+    path = film(tmp_path / "f.gif")
+    assert read(path)[0].time_base.source == "Container"
+    delays = re.compile(rb"(!\xf9\x04.)..", re.DOTALL)  # of the graphic control extension
+    plain, count = delays.subn(rb"\1\0\0", path.read_bytes())
+    assert count == COUNT
+    path.write_bytes(plain)
+    clip, _, times_us = read(path)
+    assert times_us == [None] * COUNT
+    assert (clip.time_base.source, clip.warnings) == (None, ())
 
 
 def test_time_starts_with_the_first_frame(tmp_path: Path) -> None:
