@@ -94,7 +94,7 @@ class Clip:
         region: the part of the image that shows tissue, None where the file does not say.
         sector: the fan that the picture shows inside the region, None where it shows none.
         time_base: where the frames' times come from.
-        view: "A4C", "A2C", "A3C", "PLAX" or "PSAX" where the file names one.
+        view: such as "A4C" or "PLAX", where the file names one.
         encoding: how the frames are stored, in words.
         heart_rate_bpm: the rate the scanner noted, for a cross-check.
         r_wave_times_ms: R waves from the start of the first frame.

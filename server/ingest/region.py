@@ -4,6 +4,7 @@ Source:
     DICOM PS3.3 C.8.5.5 (US region calibration), PS3.16 CID 12226 (echocardiography image view).
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,39 +23,34 @@ from model import (
 from server.ingest.elements import Header
 from server.ingest.tags import Tag
 
-_VIEW_OF_CODE = {
-    "399214001": "A4C",
-    "399232001": "A2C",
-    "399339008": "A3C",
-    "399139001": "PLAX",
-    "399306005": "PSAX",
-    "399271003": "PSAX",
-    "399036006": "PSAX",
-    "G-A19C": "A4C",
-    "G-A19B": "A2C",
-    "G-0395": "A3C",
-    "G-0396": "PLAX",
-    "G-0397": "PSAX",
-    "G-039B": "PSAX",
-    "G-039A": "PSAX",
+_CODES_OF_VIEW = {
+    "A4C": "399214001 G-A19C",
+    "A2C": "399232001 G-A19B",
+    "A3C": "399339008 G-0395",
+    "PLAX": "399139001 G-0396",
+    "PSAX": "399306005 G-0397 399239005 G-0398 399371001 G-0399 399036006 G-039A 399271003 G-039B",
+    "RV": "130681 130682 398998003 G-039C 399195005 G-039D 443082005 G-0577 443083000 G-0578",
+    "SUBCOSTAL": "399310008 G-039E 399200001 G-039F 443499004 G-057B 443609003 G-057E "
+    "443160001 G-0579 443500008 G-057C 443640005 R-40B0A 443100003 R-40AFF",
+    "SUPRASTERNAL": "399106004 G-03A0 399145009 G-03A1 443562002 G-057D 443162009 R-40B00 "
+    "443163004 R-40B01",
+    "TEE": "443698002 R-40B0E",
 }
-_VIEW_OF_NAME = {
-    "a4c": "A4C",
-    "ap4": "A4C",
-    "4ch": "A4C",
-    "apical4chamber": "A4C",
-    "apicalfourchamber": "A4C",
-    "a2c": "A2C",
-    "ap2": "A2C",
-    "2ch": "A2C",
-    "apical2chamber": "A2C",
-    "apicaltwochamber": "A2C",
-    "a3c": "A3C",
+_VIEW_OF_CODE = {code: view for view, codes in _CODES_OF_VIEW.items() for code in codes.split()}
+_VIEW_OF_START = {
     "alax": "A3C",
-    "apicallongaxis": "A3C",
+    "apicallong": "A3C",
     "plax": "PLAX",
+    "lax": "PLAX",
+    "parasternallong": "PLAX",
     "psax": "PSAX",
+    "sax": "PSAX",
+    "parasternalshort": "PSAX",
+    "subcostal": "SUBCOSTAL",
+    "suprasternal": "SUPRASTERNAL",
 }
+_DIGITS = {"two": "2", "three": "3", "four": "4", "five": "5"}
+_CHAMBERS = re.compile(r"(?:(?:ap|apical)([2-5])|(?:a|ap|apical)?([2-5])(?:c|ch|chamber))(?:view)?")
 
 
 def calibrate(
@@ -136,4 +132,8 @@ def view_of(header: Header) -> str | None:
 def view_named(words: str) -> str | None:
     """Name the view that people call so, such as "4 Ch"; None where nobody does."""
     name = "".join(letter for letter in words.lower() if letter.isalnum())
-    return _VIEW_OF_NAME.get(name)
+    for word, digit in _DIGITS.items():
+        name = name.replace(word, digit)
+    if (chambers := _CHAMBERS.fullmatch(name)) is not None:
+        return f"A{chambers[1] or chambers[2]}C"
+    return next((view for start, view in _VIEW_OF_START.items() if name.startswith(start)), None)

@@ -6,10 +6,14 @@ import cv2
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmwrite
+from pydicom.sr._cid_dict import cid_concepts
+from pydicom.sr._concepts_dict import concepts
+from pydicom.sr._snomed_dict import mapping
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from model import Region
 from server.ingest import Clip, open_clip
+from server.ingest.region import view_named
 from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, run, save, ultrasound
 
 IMAGE = (0, 0, COLUMNS - 1, ROWS - 1)
@@ -208,7 +212,8 @@ def code(value: str) -> list[Dataset]:
         ({"ViewCodeSequence": code("399232001"), "ViewName": "A4C"}, "A2C"),
         ({"ViewCodeSequence": code("1"), "ViewName": "Apical 4 Chamber"}, "A4C"),
         ({"StageName": "PLAX"}, "PLAX"),
-        ({"ViewName": "subcostal"}, None),
+        ({"ViewName": "subcostal"}, "SUBCOSTAL"),
+        ({"ViewName": "heart"}, None),
         ({}, None),
     ],
 )
@@ -216,6 +221,36 @@ def test_the_view_comes_from_its_code_and_else_from_its_name(
     tmp_path: Path, attributes: dict[str, Any], view: str | None
 ) -> None:
     assert opened(tmp_path, **attributes).view == view
+
+
+def test_every_view_that_dicom_has_a_code_for_is_known_by_it(tmp_path: Path) -> None:
+    """CID 12226, as pydicom has it, by the codes of today and those of before."""
+    apical = {"ApicalFourChamber": "A4C", "ApicalTwoChamber": "A2C", "ApicalLongAxis": "A3C"}
+    views = [(scheme, name) for scheme, names in cid_concepts[12226].items() for name in names]
+    assert len(views) > 25
+    for scheme, name in views:
+        for value in concepts[scheme][name]:
+            for each in (value, mapping["SCT"].get(value, value)):
+                view = opened(tmp_path, ViewCodeSequence=code(each)).view
+                assert view == apical.get(name, view)
+                assert (view in ("A4C", "A2C", "A3C", None)) == (name in apical), (name, view)
+
+
+@pytest.mark.parametrize(
+    ("words", "view"),
+    [
+        *((words, "A4C") for words in ("4CH", "AP4", "Apical 4-Ch View", "four chamber", "4C")),
+        *((words, "A2C") for words in ("2 Ch", "AP2", "apical two chamber view", "A2CH")),
+        *((words, "A3C") for words in ("A3C", "ALAX", "Apical Long Axis", "AP3")),
+        *((words, "PLAX") for words in ("LAX", "Parasternal Long Axis")),
+        *((words, "PSAX") for words in ("SAX MV", "PSAX-PM", "parasternal short axis")),
+        ("Apical 5 Chamber", "A5C"),
+        ("Suprasternal", "SUPRASTERNAL"),
+        *((words, None) for words in ("", "2", "A2", "Rest", "Stage 4", "Peak 2", "chamber")),
+    ],
+)
+def test_views_go_by_the_names_that_people_give_them(words: str, view: str | None) -> None:
+    assert view_named(words) == view
 
 
 @pytest.mark.parametrize(
