@@ -19,7 +19,8 @@ from server.ingest import open_clip
 from tests.model.test_sector import drawn_fan, speckle, written_on
 from tests.model.training.sets.writing import box_tracing, heart, save_avi, write_echonet
 from tests.server.ingest.making import COLUMNS, ROWS, grey_cine, run, save, ultrasound
-from tests.server.ingest.test_film import ENCODINGS, H264, STREAMS, film, film_in_dicom
+from tests.server.ingest.test_dicom_film import STREAMS, film_in_dicom
+from tests.server.ingest.test_film import ENCODINGS, H264, film
 
 COUNT = 20
 FILMS = {
