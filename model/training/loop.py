@@ -46,6 +46,7 @@ from model.training.validation import validation_dice
 from model.training.watch import SILENT, Watch
 
 ALONE = Crew()
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ def train(config: TrainConfig, model_config: ModelConfig, out: Path, watch: Watc
         if crew.leads:
             held.enter_context(claim(out, config))
         _train(config, model_config, out, crew, watch if crew.leads else SILENT)
-    return out / "checkpoint.pt"
+    return out / CHECKPOINT
 
 
 def _train(
@@ -96,6 +97,8 @@ def _train(
     if config.network == "base":
         _teach_base(config, out, crew, watch)
         return
+    if _is_finished(out / CHECKPOINT, config.steps):
+        return
     patients, valid = read_sides(config, out, 2 * model_config.network_size, crew, watch)
     negatives = read_negatives(config.negatives)
     with batches(patients, negatives, config, crew) as ahead:
@@ -106,7 +109,7 @@ def _train(
         def keep() -> None:
             if run.step == config.steps:
                 mix_in(run.average, others, config.mean_share)
-            save(run, model_config, out / "checkpoint.pt")
+            save(run, model_config, out / CHECKPOINT)
 
         lesson = Lesson(
             run,
@@ -116,6 +119,10 @@ def _train(
             keep=keep,
         )
         _go_on(lesson, config, out, crew, watch)
+
+
+def _is_finished(checkpoint: Path, steps: int) -> bool:
+    return checkpoint.exists() and read_checkpoint(checkpoint)["step"] == steps
 
 
 def _teach_base(config: TrainConfig, out: Path, crew: Crew, watch: Watch) -> None:
@@ -130,7 +137,7 @@ def _teach_base(config: TrainConfig, out: Path, crew: Crew, watch: Watch) -> Non
         base_batches(sides[0], config, run.step, crew.share),
         learn=lambda batch: take_step(run, partial(go_back_base, run, batch, config), config, crew),
         score=lambda: base_dice(run.average, sides[1], config.device),
-        keep=lambda: keep_base(run, out / "checkpoint.pt"),
+        keep=lambda: keep_base(run, out / CHECKPOINT),
     )
     _go_on(lesson, config, out, crew, watch)
 
@@ -237,7 +244,7 @@ def resume(config: TrainConfig, model_config: ModelConfig, out: Path) -> Run:
     optimizer = torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=0.0)
     fast = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = Run(fast, average.eval(), optimizer, 0)
-    path = out / "checkpoint.pt"
+    path = out / CHECKPOINT
     if path.exists():
         saved = read_checkpoint(path)
         fill(run.network, saved["network"], path)

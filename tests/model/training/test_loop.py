@@ -108,6 +108,8 @@ def test_a_finished_run_is_left_as_it_is(
     short = replace(config, steps=2)
     checkpoint = train(short, tiny_config, tmp_path / "run")
     before = checkpoint.read_bytes(), (tmp_path / "run" / "log.jsonl").read_text()
+    # Its patients are not read again.
+    shutil.rmtree(config.data)
     train(short, tiny_config, tmp_path / "run")
     assert (checkpoint.read_bytes(), (tmp_path / "run" / "log.jsonl").read_text()) == before
 
