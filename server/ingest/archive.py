@@ -6,6 +6,7 @@ Source:
     PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16 (ends of the central directory) and 4.4.
 """
 
+import re
 import shutil
 import stat
 import struct
@@ -36,6 +37,7 @@ _MAX_COMMENT_BYTES = 1 << 16
 _ENTRY_BYTES = 1024
 """What one directory entry may take on average: its fixed part, its name and some extra."""
 
+_DRIVE = re.compile(r"[A-Za-z]:")
 _CHUNK_BYTES = 1 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
@@ -113,9 +115,10 @@ def _check_member(member: zipfile.ZipInfo, limits: IngestLimits) -> None:
     """Refuse what no honest zip of clips has."""
     mode = member.external_attr >> 16
     path = PurePosixPath(member.filename.replace("\\", "/"))
+    has_drive = _DRIVE.match(member.filename) is not None
     if stat.S_ISLNK(mode):
         raise UnsafeArchiveError("the zip holds a link: zip the files themselves")
-    if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+    if path.is_absolute() or ".." in path.parts or has_drive:
         raise UnsafeArchiveError("the zip holds a path that leads out of it: zip the files again")
     if member.flag_bits & _ENCRYPTED:
         raise UnsafeArchiveError("the zip is encrypted: send it without a password")

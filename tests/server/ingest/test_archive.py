@@ -40,7 +40,7 @@ def test_the_only_clip_of_a_zip_opens_whatever_lies_beside_it(
         "README.TXT": b"read me",
         "DICOMDIR": directory,
         "STUDY/REPORT": report,
-        "STUDY/IM0001.jpg": dicom,  # names are not looked at
+        "STUDY/Apical 10:32:05.jpg": dicom,  # names are not looked at
     }
     with open_clip(zipped(tmp_path / "zip", members, method)) as clip:
         lumas = np.array([frame.pixels_HW for frame in clip.frames])
