@@ -4,6 +4,7 @@ Source:
     RFC 2046 section 5.1 (multipart), RFC 7578 (form-data), RFC 2387 (related).
 """
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from server.errors import BadRequestError
 
 _MOST_HEADER_BYTES = 16 << 10
+_FILE_NAME = re.compile(r";\s*filename\*?\s*=", re.IGNORECASE)
+"""With a star where a name is not ASCII: some clients send that, though RFC 7578 (4.2) forbids it."""
 
 
 @dataclass(slots=True)
@@ -30,7 +33,7 @@ class Part:
     @property
     def is_file(self) -> bool:
         """Whether it names a file, as a browser's upload does."""
-        return "filename" in self._disposition()
+        return _FILE_NAME.search(self.headers.get("content-disposition", "")) is not None
 
     @property
     def content_type(self) -> str:

@@ -56,6 +56,20 @@ def test_a_form_is_answered_as_the_bare_file_is(served: Served, clip: bytes, sto
     served.http.delete(form.headers["Location"])
 
 
+def test_a_file_may_be_named_in_another_encoding_alone(served: Served, clip: bytes) -> None:
+    """As Python's requests did before urllib3 1.25 where a name is not ASCII."""
+    name = "filename*=utf-8''M%C3%BCller.dcm"
+    head = f'--x\r\nContent-Disposition: form-data; name="file"; {name}\r\n\r\n'
+    answer = served.http.post(
+        "/v1/clips",
+        params=WAIT,
+        content=head.encode() + clip + b"\r\n--x--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert answer.status_code == 200
+    served.http.delete(answer.headers["Location"])
+
+
 def test_a_zip_is_answered_as_the_file_inside_is(served: Served, clip: bytes, stored: str) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
