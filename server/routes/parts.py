@@ -16,7 +16,7 @@ from server.errors import BadRequestError
 
 _MOST_HEADER_BYTES = 16 << 10
 _FILE_NAME = re.compile(r";\s*filename\*?\s*=", re.IGNORECASE)
-"""With a star where a name is not ASCII: some clients send that, though RFC 7578 (4.2) forbids it."""
+"""Some clients add a star where a name is not ASCII, though RFC 7578 section 4.2 forbids it."""
 
 
 @dataclass(slots=True)
