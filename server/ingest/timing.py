@@ -71,11 +71,12 @@ def is_plausible_period(period_ms: float) -> bool:
 
 
 def _from_vector(header: Header, declared: int, found: int) -> FrameTimes | None:
-    """Cumulate FrameTimeVector; the first increment leads nowhere, whatever it says."""
+    """Cumulate FrameTimeVector; the first increment leads nowhere, and some writers omit it."""
     vector = header.numbers(Tag.FrameTimeVector)
-    if len(vector) not in (declared, found) or not any(vector):
+    if len(vector) not in (declared, found, declared - 1) or not any(vector):
         return None
-    increments_ms = vector[1:found]
+    is_led = len(vector) in (declared, found)
+    increments_ms = (vector[1:] if is_led else vector)[: found - 1]
     if min(increments_ms) <= 0 or not is_plausible_period(median(increments_ms)):
         return None
     starts_ms = tuple(accumulate(increments_ms, initial=0.0))

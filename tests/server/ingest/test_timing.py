@@ -28,6 +28,12 @@ def test_the_first_increment_leads_nowhere_whatever_it_says(tmp_path: Path) -> N
     assert times_us == [0, 33_000, 83_000, 116_000]
 
 
+def test_the_first_increment_may_be_left_out(tmp_path: Path) -> None:
+    clip, times_us = opened(tmp_path, FrameTimeVector=["33", "50", "33"])
+    assert times_us == [0, 33_000, 83_000, 116_000]
+    assert (clip.time_base.source, clip.warnings) == ("FrameTimeVector", ())
+
+
 ORDER: list[tuple[str, Any, float]] = [
     ("FrameTime", "20", 20),
     ("CineRate", 40, 25),
