@@ -21,6 +21,7 @@ from model.pictures.pixels import (
     Components,
     coloured_share,
     expand_range,
+    holds_bytes,
     to_luma,
     to_rgb,
     true_photometric,
@@ -119,7 +120,10 @@ def _plain(
     words: str, first: bytes, layout: Layout, components: Callable[[bytes], Components]
 ) -> Decoder:
     """Make a decoder whose luma comes from all samples."""
-    layout = replace(layout, photometric=true_photometric(components(first), layout))
+    shown = components(first)
+    layout = replace(layout, photometric=true_photometric(shown, layout))
+    if holds_bytes(shown, layout):
+        layout = replace(layout, bits=8, shift=0, is_signed=False)
     return Decoder(words, layout, components, lambda frame: to_luma(components(frame), layout))
 
 

@@ -24,6 +24,9 @@ _LIT, _TINT = 40, 0.1
 """Luma from which a pixel shows a tint, and the difference of its channels, as a share of its luma,
 from which it does; where half of them do, a scanner shows its greys in a tint."""
 
+_SEEN_IN_BYTES = 64
+"""The brightest sample of a picture of 8 bits is above this."""
+
 _TINT_LEVELS = 9
 """Greys whose mean colour is the tint of the middle one."""
 
@@ -116,6 +119,16 @@ def true_photometric(components: Components, layout: Layout) -> str:
     if declared < 0.5 and other > 0.8:
         return "RGB" if is_ybr else "YBR_FULL"
     return layout.photometric
+
+
+def holds_bytes(components: Components, layout: Layout) -> bool:
+    """Whether a picture is one of 8 bits that was only written in wider samples.
+
+    It would be black, or one grey. A black picture says nothing, so something must be seen.
+    """
+    if components.dtype != np.uint16 or layout.palette is not None:
+        return False
+    return _SEEN_IN_BYTES <= int(components.max()) < 256
 
 
 def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:

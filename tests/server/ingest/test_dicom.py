@@ -85,6 +85,17 @@ def test_12_bits_in_16_keep_their_8_highest(tmp_path: Path, order: str) -> None:
     assert np.array_equal(lumas, cine >> 4)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_bytes_that_were_written_as_words_are_shown_as_bytes(
+    tmp_path: Path, kind: type[np.uint16 | np.int16], photometric: str
+) -> None:
+    cine = grey_cine()
+    more = {"PixelRepresentation": int(kind is np.int16)}
+    _, lumas = read(save(ultrasound(cine.astype(kind), photometric, **more), tmp_path / "clip"))
+    assert np.array_equal(lumas, cine if photometric == "MONOCHROME2" else 255 - cine)
+
+
 def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
     cine = grey_cine(bits=12)
     made = ultrasound(cine | 0xF000, BitsStored=12, HighBit=11)
