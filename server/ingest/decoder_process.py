@@ -93,7 +93,8 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
             return
         stream.thread_type = "AUTO"
         told = False
-        frames = _whole_frames(container, stream)
+        hidden: list[int | None] = []
+        frames = _whole_frames(container, stream, hidden)
         if job["drops_last"]:
             frames = _all_but_last(frames)
         for index, frame in enumerate(frames):
@@ -104,14 +105,21 @@ def _film(job: dict[str, Any]) -> Iterator[Answer]:
                 yield _facts(stream, frame), []
                 told = True
             yield _frame(frame, with_colours=index % COLOUR_PROBE_EVERY == 0)
-        if not told:
-            yield {"error": "no_pixels"}, []
+        yield {"hidden": len(hidden)} if told else {"error": "no_pixels"}, []
 
 
-def _whole_frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decode frames up to the first one that is broken; None stands for that one."""
+def _whole_frames(container: Any, stream: Any, hidden: list[int | None]) -> Iterator[Any]:
+    """Decode frames up to the first one that is broken; None stands for that one.
+
+    Args:
+        container: a film.
+        stream: of it.
+        hidden: takes the times of packets that an edit hides, though others need them.
+    """
     try:
         for packet in container.demux(stream):
+            if packet.is_discard:
+                hidden.append(packet.pts)
             if packet.is_corrupt:  # cut by the end of the file: hide it, and end what came before
                 yield from _unbroken(stream.decode(None))
                 break

@@ -209,19 +209,23 @@ class _Reader:
     def pictures(self) -> Iterator[_Picture]:
         """Receive frames until the film ends."""
         clock = _Clock(self.facts.is_timed)
-        count = 0
+        count = hidden = 0
         while (answer := self.process.receive()) is not None:
             told, planes = answer
             if told.get("is_cut"):
                 self.notes.warn("truncated_frames")
                 break
+            if "hidden" in told:
+                hidden = told["hidden"]
+                continue
             self._check_count(count + 1)
             frame = Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
             yield frame, _colours(planes, told)
             count += 1
         if count == 0:
             raise TruncatedError("the film ends before its first whole picture")
-        if self.facts.claimed_frames is not None and count < self.facts.claimed_frames:
+        claimed = self.facts.claimed_frames
+        if claimed is not None and count + hidden < claimed:
             self.notes.warn("truncated_frames")
 
     def _check_count(self, count: int) -> None:

@@ -210,6 +210,16 @@ def test_a_cut_film_gives_its_first_frames_and_a_warning(
     assert "truncated_frames" in clip.warnings
 
 
+def test_a_film_that_was_trimmed_is_whole(tmp_path: Path) -> None:
+    """What stands before its new beginning stays in the file, since other frames need it."""
+    whole, path = film(tmp_path / "f.mp4", *H264, "-g", str(COUNT)), tmp_path / "trimmed.mp4"
+    run("ffmpeg", "-v", "error", "-ss", "0.3", "-i", whole, "-c", "copy", path)
+    clip, lumas, times_us = read(path)
+    assert 0 < len(lumas) < COUNT
+    assert np.abs(lumas.astype(int) - decoded(path)).max() <= 2
+    assert (clip.warnings, times_us[0]) == ((), 0)
+
+
 def test_a_film_without_its_index_is_refused(tmp_path: Path) -> None:
     path = film(tmp_path / "f.mp4", *H264)
     path.write_bytes(path.read_bytes()[:500])
