@@ -66,27 +66,32 @@ def coloured_share(rgb: NDArray[np.uint8], inside_HW: NDArray[np.bool_] | None) 
         rgb: a picture, H W 3.
         inside_HW: which of its pixels count, all where None.
     """
-    rgb_P3 = rgb.reshape(-1, 3) if inside_HW is None else rgb[inside_HW]
-    spread_P = _spread(rgb_P3)
-    share = _share_above(spread_P)
+    spread_HW = _spread(rgb)
+    share = _share(spread_HW > COLOURED_STEP, inside_HW)
     if share <= COLOURED_SHARE:
         return share
-    luma_P = grey_of(rgb_P3[:, None])[:, 0]
-    is_lit_P = luma_P > _LIT
-    if not is_lit_P.any() or np.median(spread_P[is_lit_P] / luma_P[is_lit_P]) < _TINT:
+    luma_HW = grey_of(rgb)
+    is_lit_HW = luma_HW > _LIT
+    if inside_HW is not None:
+        is_lit_HW &= inside_HW
+    if not is_lit_HW.any() or np.median(spread_HW[is_lit_HW] / luma_HW[is_lit_HW]) < _TINT:
         return share
-    return _share_above(_off_tint(rgb_P3.astype(np.int16), luma_P))
+    counted_HW = np.ones(luma_HW.shape, np.bool_) if inside_HW is None else inside_HW
+    off_P = _off_tint(rgb[counted_HW].astype(np.int16), luma_HW[counted_HW])
+    return _share(off_P > COLOURED_STEP)
 
 
-def _spread(rgb_P3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _spread(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Difference of each pixel's channels."""
-    red, green, blue = (np.ascontiguousarray(rgb_P3[:, channel]) for channel in range(3))
-    highest = np.maximum(np.maximum(red, green), blue)
-    return highest - np.minimum(np.minimum(red, green), blue)
+    red, green, blue = cv2.split(np.ascontiguousarray(rgb))
+    highest, lowest = cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+    return np.asarray(cv2.subtract(highest, lowest), np.uint8)
 
 
-def _share_above(spread_P: NDArray[np.number[Any]]) -> float:
-    return float(np.count_nonzero(spread_P > COLOURED_STEP) / max(1, spread_P.size))
+def _share(is_coloured: NDArray[np.bool_], inside_HW: NDArray[np.bool_] | None = None) -> float:
+    """Share of pixels that are coloured, of those inside where some are not."""
+    counted = is_coloured if inside_HW is None else is_coloured[inside_HW]
+    return float(np.count_nonzero(counted) / max(1, counted.size))
 
 
 def _off_tint(rgb_P3: NDArray[np.int16], luma_P: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -112,8 +117,8 @@ def true_photometric(components: Components, layout: Layout) -> str:
     if layout.samples != 3 or components.dtype != np.uint8 or layout.palette is not None:
         return layout.photometric
     colours = np.ascontiguousarray(components, np.uint8)
-    as_rgb = 1 - _share_above(_spread(colours.reshape(-1, 3)))
-    as_ybr = 1 - _share_above(_spread(ybr_to_rgb(colours).reshape(-1, 3)))
+    as_rgb = 1 - _share(_spread(colours) > COLOURED_STEP)
+    as_ybr = 1 - _share(_spread(ybr_to_rgb(colours)) > COLOURED_STEP)
     is_ybr = layout.photometric in _YBR
     declared, other = (as_ybr, as_rgb) if is_ybr else (as_rgb, as_ybr)
     if declared < 0.5 and other > 0.8:
