@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from model.backends.base import Backend, Detour, Run
 from model.backends.choice import BackendName, Choice, choose
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
+from model.lookout import Lookout
 from model.preprocess import clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
@@ -37,6 +38,9 @@ class StreamState:
         spacing_mm: row and column spacing that the client declared, or None.
         fit: where the network looks, None before the first frame.
         is_locked: the sector was found or declared; until then every frame is searched for it.
+        lookout: what was seen lately of a sector that was found.
+        misled_frames: about so many frames before the last one were looked at in the wrong place; 0
+            unless the network began to look elsewhere with the last one.
     """
 
     memory: MemoryState
@@ -44,6 +48,8 @@ class StreamState:
     spacing_mm: tuple[float, float] | None
     fit: Fit | None = None
     is_locked: bool = False
+    lookout: Lookout = field(default_factory=Lookout)
+    misled_frames: int = 0
 
     def to_bytes(self, model_sha256: str) -> bytes:
         """Length, checksum and JSON of the view, then the memory, which has its own checksum."""
@@ -52,6 +58,7 @@ class StreamState:
             "spacing_mm": self.spacing_mm,
             "fit": None if self.fit is None else asdict(self.fit),
             "is_locked": self.is_locked,
+            "lookout": asdict(self.lookout),
         }
         text = json.dumps(view).encode()
         header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
@@ -130,14 +137,28 @@ class Predictor:
             raise FrameError(
                 f"frame is {rows}x{cols} px, this session's are {wanted[0]}x{wanted[1]} px"
             )
+        move = None
         if state.is_locked and state.fit is not None:
-            return state, state.fit
-        region = self._region(frame, state)
+            if state.region is not None:
+                return state, state.fit
+            lookout = state.lookout.after(frame.pixels_HW)
+            move = lookout.moved_to(state.fit.region)
+            if move is None:
+                return replace(state, lookout=lookout, misled_frames=0), state.fit
+        region = self._region(frame, state) if move is None else move.region
         whole = Region(0, 0, rows, cols)
         fit = make_fit(region or whole, (rows, cols), self.model.network_size, state.spacing_mm)
+        # The grid moves under the memory.
         is_moved = region is not None and state.fit is not None
-        memory = MemoryState.zeros(self.backend.spec) if is_moved else state.memory
-        return replace(state, memory=memory, fit=fit, is_locked=region is not None), fit
+        looking = replace(
+            state,
+            memory=MemoryState.zeros(self.backend.spec) if is_moved else state.memory,
+            fit=fit,
+            is_locked=region is not None,
+            lookout=Lookout(),
+            misled_frames=0 if move is None else move.frames,
+        )
+        return looking, fit
 
     @staticmethod
     def _region(frame: Frame, state: StreamState) -> Region | None:
@@ -164,11 +185,13 @@ class Predictor:
             region, fit = _read_region(view["region"]), _read_fit(view["fit"])
             spacing = None if view["spacing_mm"] is None else tuple(view["spacing_mm"])
             is_locked = bool(view["is_locked"])
+            # An earlier release kept none.
+            lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
         memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
-        return StreamState(memory, region, spacing, fit, is_locked)
+        return StreamState(memory, region, spacing, fit, is_locked, lookout)
 
     def self_test(self) -> bool:
         """Whether a synthetic clip gives the mask that the manifest records for these weights."""
@@ -181,6 +204,10 @@ class Predictor:
 
 def _read_region(values: dict[str, int] | None) -> Region | None:
     return None if values is None else Region(**values)
+
+
+def _read_lookout(frames: int, boxes: list[dict[str, int]]) -> Lookout:
+    return Lookout(frames, tuple(Region(**box) for box in boxes))
 
 
 def _read_fit(values: dict[str, Any] | None) -> Fit | None:

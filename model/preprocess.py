@@ -1,8 +1,9 @@
 """Frames to network input, and the Fit that maps a mask back.
 
 The network sees the sector, not the screen: a declared region where the source has one, else the
-box of the largest connected bright area of the first frame that shows one. The box is scaled
-without distortion in millimetres and padded with black to a square.
+box of the largest connected bright area of the first frame that shows one, or of where it moved
+since (``model.lookout``). The box is scaled without distortion in millimetres and padded with black
+to a square.
 """
 
 import cv2

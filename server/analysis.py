@@ -95,11 +95,13 @@ class Analysis:
         """
         started_s = time.perf_counter()
         mask, self._state = self._predictor.step(frame, self._state)
+        misled = self._state.misled_frames
+        revised = self._tracker.forget_last(misled) if misled else ()
         if self._correct is not None:
             mask = self._correct(frame.seq, mask)
         inferred_s = time.perf_counter()
         reading = measure_frame(mask, self._spacing_mm, keeps_outlines=keeps_outlines)
-        beats = self._tracker.push(frame.seq, frame.time_us, reading)
+        beats = revised + self._tracker.push(frame.seq, frame.time_us, reading)
         self._keep(beats)
         ef = self.ef
         measured_s = time.perf_counter()

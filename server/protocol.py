@@ -261,7 +261,7 @@ class Dropped(ServerMessage):
 
 
 class BeatMessage(ServerMessage):
-    """A beat closed, or one already announced is revised (same number, revision 1)."""
+    """A beat closed, or one already announced is revised (same number, higher revision)."""
 
     type: Literal["beat"] = "beat"
     number: int

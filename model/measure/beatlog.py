@@ -1,4 +1,7 @@
-"""The book of beats: each is announced once, revised at most once, then stands."""
+"""The book of beats: each is announced once, revised at most once, then stands.
+
+Only a beat that rests on frames of no use is taken back, whenever that turns out.
+"""
 
 from dataclasses import replace
 
@@ -71,6 +74,23 @@ class BeatLog:
         announced = [self._announce(each, run, epoch, is_timed, is_last) for each in unmatched]
         del self.beats[:-KEPT_BEATS]
         return tuple(to_beat(beat) for beat in revised + announced)
+
+    def withdraw(self, run: int, after_ms: float) -> tuple[Beat, ...]:
+        """Let a run's beats that go on after a time count no longer, settled or not.
+
+        Returns:
+            Beats revised by it.
+        """
+        revised = []
+        for place, beat in enumerate(self.beats):
+            cycle = beat.cycle
+            if beat.run != run or cycle.last_ms <= after_ms or NOT_CONFIRMED in cycle.reasons:
+                continue
+            cycle = replace(cycle, reasons=(NOT_CONFIRMED, *cycle.reasons))
+            beat = replace(beat, cycle=cycle, revision=beat.revision + 1, is_settled=True)
+            self.beats[place] = beat
+            revised.append(to_beat(beat))
+        return tuple(revised)
 
     def _settle(self, run: int, found_again: dict[int, Cycle]) -> list[ClosedBeat]:
         """Close the book on a run's open beats."""

@@ -93,6 +93,10 @@ class SampleStore:
         while row[0] - self._rows_TC[self._start, 0] > self._window_ms:
             self._start += 1
 
+    def drop_last(self, count: int) -> None:
+        """Forget the last rows."""
+        self._stop = max(self._stop - count, self._start)
+
     def clear(self) -> None:
         """Forget all rows."""
         self._start = self._stop = 0

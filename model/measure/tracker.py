@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from math import hypot
+from math import hypot, inf
 from statistics import median
 from typing import Any, Self
 
@@ -147,6 +147,21 @@ class BeatTracker:
                 self._at.looked_ms = time_ms
                 beats += self._look(is_last=False, takes_halves=False)
         return beats
+
+    def forget_last(self, frames: int) -> tuple[Beat, ...]:
+        """Begin the curve anew without the latest frames, in which the heart was not well seen.
+
+        Args:
+            frames: how many.
+
+        Returns:
+            Beats revised: those that rest on such frames count no longer.
+        """
+        self._store.drop_last(frames)
+        times_ms = self._store.latest_times_ms()
+        last_ms = float(times_ms[-1]) if len(times_ms) else -inf
+        run = self._at.run
+        return self._close_run() + self._log.withdraw(run, last_ms)
 
     def finish(self) -> tuple[Beat, ...]:
         """Say that no frame follows.

@@ -1,3 +1,6 @@
+import hashlib
+import json
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +112,73 @@ def test_a_session_resumed_after_any_frame_goes_on_with_the_same_bits(
         assert end.to_bytes(sha256) == last.to_bytes(sha256)
 
 
+def smaller(frame: Frame) -> Frame:
+    """The same image at half of its size in a dark screen, as after a change of layout."""
+    pixels_HW = np.zeros_like(frame.pixels_HW)
+    pixels_HW[30:90, 40:120] = frame.pixels_HW[::2, ::2]
+    return replace(frame, pixels_HW=pixels_HW)
+
+
+def test_the_network_follows_a_sector_that_moved(tiny_predictor: Predictor) -> None:
+    frames = a_clip(34, seed=3)
+    before, state = stream(tiny_predictor, [smaller(each) for each in frames[:10]])
+    after: list[Mask] = []
+    while not state.misled_frames:
+        mask, state = tiny_predictor.step(frames[len(after)], state)
+        after.append(mask)
+    assert len(after) - 1 <= state.misled_frames
+    assert {mask.fit.region for mask in after[:-1]} == {before[0].fit.region}
+    # The grid has moved under the memory, so the session begins anew.
+    fresh, _ = tiny_predictor.step(
+        frames[len(after) - 1], tiny_predictor.start(after[-1].fit.region)
+    )
+    assert bits(after[-1]) == bits(fresh)
+    alone = stream(tiny_predictor, frames[:1])[0][0].fit.region
+    for edge in ("top", "left", "height", "width"):
+        assert getattr(after[-1].fit.region, edge) == pytest.approx(getattr(alone, edge), abs=6)
+    mask, state = tiny_predictor.step(frames[-1], state)
+    assert state.misled_frames == 0
+    assert mask.fit == after[-1].fit
+
+
+def test_a_declared_region_is_not_left(tiny_predictor: Predictor) -> None:
+    region = Region(30, 40, 60, 80)
+    masks, _ = stream(tiny_predictor, a_clip(40, seed=3), tiny_predictor.start(region))
+    assert {mask.fit.region for mask in masks} == {region}
+
+
+def test_a_session_resumed_about_a_move_goes_on_with_the_same_bits(
+    tiny_predictor: Predictor,
+) -> None:
+    frames = a_clip(40, seed=3)
+    frames = [smaller(each) for each in frames[:10]] + frames[10:]
+    whole, last = stream(tiny_predictor, frames)
+    assert whole[0].fit != whole[-1].fit
+    sha256 = tiny_predictor.model.sha256
+    for cut in range(0, len(frames), 3):
+        before, state = stream(tiny_predictor, frames[:cut])
+        resumed = tiny_predictor.resume(state.to_bytes(sha256))
+        after, end = stream(tiny_predictor, frames[cut:], resumed)
+        assert same(before + after, whole)
+        assert end.to_bytes(sha256) == last.to_bytes(sha256)
+
+
+def test_a_session_of_an_earlier_release_goes_on(tiny_predictor: Predictor) -> None:
+    frames = a_clip(6, seed=3)
+    state = stream(tiny_predictor, frames[:5])[1]
+    saved = state.to_bytes(tiny_predictor.model.sha256)
+    header = struct.Struct("<I32s")
+    length, _ = header.unpack_from(saved)
+    view = json.loads(saved[header.size :][:length])
+    del view["lookout"]
+    text = json.dumps(view).encode()
+    older = header.pack(len(text), hashlib.sha256(text).digest()) + text
+    resumed = tiny_predictor.resume(older + saved[header.size + length :])
+    assert bits(tiny_predictor.step(frames[5], resumed)[0]) == bits(
+        tiny_predictor.step(frames[5], state)[0]
+    )
+
+
 def test_a_session_goes_on_in_another_process_with_the_same_bits(
     tiny_predictor: Predictor, tiny_weights: Path
 ) -> None:
@@ -179,7 +249,7 @@ def test_black_frames_are_looked_at_whole_until_a_sector_shows(tiny_predictor: P
     assert bits(mask) == bits(fresh)
 
 
-def test_a_sector_once_found_is_kept(tiny_predictor: Predictor) -> None:
+def test_one_bright_frame_moves_no_sector(tiny_predictor: Predictor) -> None:
     frames = a_clip(1, seed=1)
     bright = Frame(1, None, np.full((120, 160), 90, np.uint8))
     masks, _ = stream(tiny_predictor, [*frames, bright])

@@ -1,5 +1,12 @@
 """A view's frames through the network that ships."""
 
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
 from model import Frame, load_predictor
 from server.analysis import Analysis
 from server.ingest import decode_luma, read_jpeg, read_sample
@@ -26,3 +33,43 @@ def test_an_image_that_is_frozen_takes_no_ef_back() -> None:
     assert before.percent is not None
     assert abs(analysis.ef.percent - before.percent) < 1
     assert "beat_not_confirmed" not in analysis.ef.reasons
+
+
+def lifted(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What a probe shows that hardly touches the patient: nothing of the deeper half."""
+    shown_HW = image_HW.copy()
+    shown_HW[image_HW.shape[0] // 2 :] = 0
+    return shown_HW
+
+
+def zoomed_out(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same image at six tenths of its size in the middle of a dark screen."""
+    rows, columns = image_HW.shape
+    small_HW = cv2.resize(image_HW, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+    top, left = (rows - small_HW.shape[0]) // 2, (columns - small_HW.shape[1]) // 2
+    screen_HW = np.zeros_like(image_HW)
+    screen_HW[top:, left:][: small_HW.shape[0], : small_HW.shape[1]] = small_HW
+    return screen_HW
+
+
+@pytest.mark.parametrize("before", [lifted, zoomed_out])
+@pytest.mark.parametrize("back", [False, True])
+def test_a_session_follows_an_image_that_changes_its_place_or_size(
+    before: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], back: bool
+) -> None:
+    # An EF is a ratio: the same heart has the same one at any size.
+    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+    predictor = load_predictor(threads=1, precision="f32")
+
+    def ef_of(frames: Sequence[NDArray[np.uint8]]) -> float:
+        analysis = Analysis(predictor)
+        for seq, image_HW in enumerate(frames):
+            analysis.step(Frame(seq, round(1e6 * seq / 30), image_HW), keeps_outlines=False)
+        analysis.finish()
+        assert analysis.ef.percent is not None, analysis.ef
+        return analysis.ef.percent
+
+    plain = [images[k % len(images)] for k in range(200)]
+    other = [before(image_HW) for image_HW in plain[:100]]
+    shown = [*plain[:30], *other, *plain] if back else [*other, *plain]
+    assert ef_of(shown) == pytest.approx(ef_of(plain), abs=2.5)

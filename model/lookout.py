@@ -1,0 +1,100 @@
+"""Whether a stream's sector still lies where the network looks.
+
+A session may begin before the probe touches the patient, and scanners change depth, zoom and layout
+in its midst. So the sector is looked for again and again; where it was found lately decides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.frame import Region
+from model.preprocess import find_sector
+
+LOOK_FRAMES = 8
+"""Every so many frames the sector is looked for."""
+
+GROWN_LOOKS = 3
+SHRUNK_LOOKS = 15
+"""Looks whose median counts: few where something lies outside of what the network sees; many where
+it sees too much, which costs less and is often but a lost contact."""
+
+MOST_OUTSIDE_SHARE = 0.2
+LEAST_FILLED_SHARE = 0.6
+"""Of the boxes of real clips at least 0.93 lay within the first one, and filled it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """What was seen of the sector lately.
+
+    Attributes:
+        frames: since it was looked for.
+        boxes: where it was found in the last SHRUNK_LOOKS looks that found it, the latest last.
+    """
+
+    frames: int = 0
+    boxes: tuple[Region, ...] = ()
+
+    def after(self, pixels_HW: NDArray[np.uint8]) -> "Lookout":
+        """Take in a stream's next frame."""
+        if self.frames + 1 < LOOK_FRAMES:
+            return replace(self, frames=self.frames + 1)
+        box = find_sector(pixels_HW)
+        found = self.boxes if box is None else (*self.boxes, box)[-SHRUNK_LOOKS:]
+        return Lookout(0, found)
+
+    def moved_to(self, region: Region) -> "Move | None":
+        """Where the sector went to, None while it lies in a region, and fills it."""
+        if len(self.boxes) >= GROWN_LOOKS:
+            box = _usual(self.boxes[-GROWN_LOOKS:])
+            if _common_px(box, region) < (1 - MOST_OUTSIDE_SHARE) * _px(box):
+                return Move(box, _misled(GROWN_LOOKS))
+        if len(self.boxes) == SHRUNK_LOOKS:
+            box = _usual(self.boxes)
+            if _common_px(box, region) < LEAST_FILLED_SHARE * _px(region):
+                return Move(box, _misled(SHRUNK_LOOKS))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The sector lies elsewhere.
+
+    Attributes:
+        region: where it lies now.
+        frames: about so many before this one were looked at in the wrong place.
+    """
+
+    region: Region
+    frames: int
+
+
+def _misled(looks: int) -> int:
+    """Frames from when the sector moved until it shows in the median of so many looks."""
+    majority = looks // 2 + 1
+    return (majority + 1) * LOOK_FRAMES
+
+
+def _usual(boxes: Sequence[Region]) -> Region:
+    """The box whose edges are the medians of all boxes' edges."""
+    top, left, bottom, right = (
+        median_low(edges)
+        for edges in zip(
+            *((b.top, b.left, b.top + b.height, b.left + b.width) for b in boxes), strict=True
+        )
+    )
+    return Region(top, left, bottom - top, right - left)
+
+
+def _px(region: Region) -> int:
+    return region.height * region.width
+
+
+def _common_px(one: Region, other: Region) -> int:
+    rows = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    columns = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
+    return max(rows, 0) * max(columns, 0)
