@@ -18,9 +18,9 @@ LOOK_FRAMES = 8
 """Every so many frames the sector is looked for."""
 
 GROWN_LOOKS = 3
-SHRUNK_LOOKS = 15
+SHRUNK_LOOKS = 23
 """Looks whose median counts: few where something lies outside of what the network sees; many where
-it sees too much, which costs less and is often but a lost contact."""
+it sees too much, which costs less, and is often but a lost contact or a breath."""
 
 MOST_OUTSIDE_SHARE = 0.2
 LEAST_FILLED_SHARE = 0.6

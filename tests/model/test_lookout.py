@@ -43,7 +43,7 @@ def settled(box: Region) -> Lookout:
     [
         (INNER, WHOLE, 24),
         (INNER, replace(INNER, left=10), 24),
-        (WHOLE, INNER, 72),
+        (WHOLE, INNER, 104),
     ],
     ids=["grows", "moves", "shrinks"],
 )
@@ -63,7 +63,7 @@ def test_a_sector_that_lies_elsewhere_is_followed(
     [
         (Region(20, 60, 200, 224), 500),  # a ninth of it outside of where it was
         (Region(20, 60, 150, 200), 500),  # three quarters of it
-        (INNER, 50),  # a lost contact
+        (INNER, 80),  # a lost contact, a breath
         (Region(0, 0, 240, 320), 8),  # a flash
     ],
     ids=["a little wider", "darker below", "for a moment darker", "for a moment brighter"],
