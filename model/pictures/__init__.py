@@ -15,6 +15,7 @@ from model.errors import (
     UnsupportedSyntaxError,
 )
 from model.pictures.codestream import Stream, read_stream, starts_a_stream
+from model.pictures.contrast import CONTRAST
 from model.pictures.decoder import (
     Decoder,
     DecodeStream,
@@ -43,6 +44,7 @@ from model.pictures.window import Window
 __all__ = [
     "COLOURED_SHARE",
     "COLOURS",
+    "CONTRAST",
     "EXPLICIT_LITTLE",
     "LIBRARIES",
     "READ_SYNTAXES",

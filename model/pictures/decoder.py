@@ -19,8 +19,10 @@ from model.pictures.layout import Layout, to_components
 from model.pictures.libraries import decode
 from model.pictures.pixels import (
     Components,
+    as_bytes,
     coloured_share,
     expand_range,
+    greys_by_window,
     holds_bytes,
     to_luma,
     to_rgb,
@@ -95,7 +97,7 @@ def choose_compressed(
         stream = read_stream(first)
         layout = _fitted(layout, stream)
         if stream.coding is Coding.JPEG:
-            return _jpeg(stream, layout)
+            return _jpeg(first, stream, layout)
         return _by_library(first, stream, layout, open_library())
     if looks_like_rle(first):
         return _plain("RLE", first, layout, lambda frame: decode_rle(frame, layout))
@@ -122,9 +124,12 @@ def _plain(
     """Make a decoder whose luma comes from all samples."""
     shown = components(first)
     layout = replace(layout, photometric=true_photometric(shown, layout))
-    if holds_bytes(shown, layout):
-        layout = replace(layout, bits=8, shift=0, is_signed=False)
-    return Decoder(words, layout, components, lambda frame: to_luma(components(frame), layout))
+    greys_S = greys_by_window(shown, layout)
+    if greys_S is None and holds_bytes(shown, layout):
+        layout = as_bytes(layout)
+    return Decoder(
+        words, layout, components, lambda frame: to_luma(components(frame), layout, greys_S)
+    )
 
 
 def _fitted(layout: Layout, stream: Stream) -> Layout:
@@ -147,15 +152,10 @@ def _fitted(layout: Layout, stream: Stream) -> Layout:
     return replace(layout, samples=stream.samples, photometric=photometric)
 
 
-def _jpeg(first: Stream, layout: Layout) -> Decoder:
+def _jpeg(frame: bytes, first: Stream, layout: Layout) -> Decoder:
     """Make the decoder of 8-bit lossy JPEG, which reads luma without a detour through RGB."""
     if first.samples == 1:
-        return Decoder(
-            "JPEG",
-            layout,
-            lambda frame: decode_luma(_same(frame, first)),
-            lambda frame: to_luma(decode_luma(_same(frame, first)), layout),
-        )
+        return _plain("JPEG", frame, layout, lambda each: decode_luma(_same(each, first)))
     if first.says_rgb is False and not layout.photometric.startswith("YBR"):
         layout = replace(layout, photometric="YBR_FULL")
     layout = replace(layout, photometric=true_photometric(decode_components(first), layout))

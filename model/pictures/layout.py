@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MalformedHeaderError, UnsupportedPixelsError
+from model.pictures.contrast import Contrast, read_contrast
 from model.pictures.palette import DeclaredTable, Palette, read_palette
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -34,6 +35,7 @@ class DeclaredPixels:
         planar_configuration: PlanarConfiguration.
         frames: NumberOfFrames, None also where it is unreadable.
         tables: of red, green and blue, for PALETTE COLOR.
+        contrast: the values of CONTRAST as the file holds them, empty where absent.
     """
 
     rows: int | None
@@ -47,6 +49,7 @@ class DeclaredPixels:
     planar_configuration: int | None
     frames: int | None
     tables: tuple[DeclaredTable, ...]
+    contrast: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Layout:
         photometric: PhotometricInterpretation.
         declared_frames: NumberOfFrames, None where absent or unreadable.
         palette: the look-up table of a PALETTE COLOR image.
+        contrast: the window that a grey image is to be shown in, None where the header has none.
     """
 
     rows: int
@@ -76,6 +80,7 @@ class Layout:
     photometric: str
     declared_frames: int | None
     palette: Palette | None
+    contrast: Contrast | None
 
     @property
     def is_subsampled(self) -> bool:
@@ -121,6 +126,7 @@ def make_layout(declared: DeclaredPixels) -> Layout:
         photometric=photometric,
         declared_frames=declared.frames,
         palette=read_palette(declared.tables, is_signed) if is_palette else None,
+        contrast=read_contrast(declared.contrast) if photometric in _GREY else None,
     )
 
 

@@ -27,6 +27,13 @@ from which it does; where half of them do, a scanner shows its greys in a tint."
 _SEEN_IN_BYTES = 64
 """The brightest sample of a picture of 8 bits is above this."""
 
+_WHOLE_RANGE_STEPS = 2
+"""Steps of grey that a window over the whole range may be off: of 8 bits writers give it as 127/254
+(Philips), 127.5/255 or 128/256, and only the last one is exact under LINEAR."""
+
+_FEWEST_GREYS = 32
+"""A window that leaves fewer greys than that of a picture that has them shows no picture."""
+
 _TINT_LEVELS = 9
 """Greys whose mean colour is the tint of the middle one."""
 
@@ -36,11 +43,22 @@ Components: TypeAlias = NDArray[np.integer[Any]]
 """Samples of one frame, H W or H W 3, of 8 or 16 bits, signed or not."""
 
 
-def to_luma(components: Components, layout: Layout) -> NDArray[np.uint8]:
-    """Turn the samples of one frame (H W, or H W 3) into 8-bit luma (H W)."""
+def to_luma(
+    components: Components, layout: Layout, greys_S: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Turn the samples of one frame (H W, or H W 3) into 8-bit luma (H W).
+
+    Args:
+        components: the samples.
+        layout: what they mean.
+        greys_S: what `greys_by_window` gives for them.
+    """
     if layout.palette is not None:
         return grey_of(_look_up(components, layout, layout.palette))
-    grey = _to_8_bits(components, layout)
+    if greys_S is None:
+        grey = _to_8_bits(components, layout)
+    else:
+        grey = greys_S.take(components.view(f"u{components.itemsize}"), mode="clip")
     if layout.samples == 1:
         return np.bitwise_not(grey) if layout.photometric == "MONOCHROME1" else grey
     if layout.photometric in _YBR:
@@ -134,6 +152,40 @@ def holds_bytes(components: Components, layout: Layout) -> bool:
     if components.dtype != np.uint16 or layout.palette is not None:
         return False
     return _SEEN_IN_BYTES <= int(components.max()) < 256
+
+
+def greys_by_window(first: Components, layout: Layout) -> NDArray[np.uint8] | None:
+    """Make the grey of every sample by the header's window, None where it is not to be applied.
+
+    That is where writers name the whole range, by which they mean no window, and where the first
+    picture would show next to nothing.
+
+    Args:
+        first: the samples of the first picture.
+        layout: what they mean, as the header says.
+    """
+    if layout.contrast is None or layout.samples != 1 or first.itemsize > 2:
+        return None
+    kind = f"u{first.itemsize}"
+    samples_S = np.arange(256**first.itemsize).astype(kind).view(first.dtype)
+    plain_S = _to_8_bits(samples_S, layout)
+    greys_S = layout.contrast.show(_stored_values(samples_S, layout))
+    if np.abs(greys_S - plain_S.astype(np.int16)).max() <= _WHOLE_RANGE_STEPS:
+        return None
+    seen = _to_8_bits(first, as_bytes(layout) if holds_bytes(first, layout) else layout)
+    shown = greys_S[first.view(kind)]
+    is_blind = _hides(greys_S, plain_S) or _hides(shown, seen)
+    return None if is_blind else greys_S
+
+
+def _hides(shown: NDArray[np.uint8], plain: NDArray[np.uint8]) -> bool:
+    """Whether next to no grey of many is left."""
+    return len(np.unique(shown)) < min(_FEWEST_GREYS, len(np.unique(plain)))
+
+
+def as_bytes(layout: Layout) -> Layout:
+    """Say of wider samples that they only hold bytes."""
+    return replace(layout, bits=8, shift=0, is_signed=False)
 
 
 def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:

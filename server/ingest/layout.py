@@ -6,6 +6,7 @@ Source:
 
 from model.pictures import (
     COLOURS,
+    CONTRAST,
     DeclaredPixels,
     DeclaredTable,
     Layout,
@@ -48,6 +49,7 @@ def _declared(header: Header) -> DeclaredPixels:
         planar_configuration=header.integer(Tag.PlanarConfiguration),
         frames=declared_frames(header),
         tables=tuple(_table(header, colour) for colour in COLOURS),
+        contrast=tuple(header.values.get(Tag[keyword], b"") for keyword in CONTRAST),
     )
 
 

@@ -56,6 +56,11 @@ class Tag(IntEnum):
     BitsStored = 0x00280101
     HighBit = 0x00280102
     PixelRepresentation = 0x00280103
+    WindowCenter = 0x00281050
+    WindowWidth = 0x00281051
+    RescaleIntercept = 0x00281052
+    RescaleSlope = 0x00281053
+    VOILUTFunction = 0x00281056
     RedPaletteColorLookupTableDescriptor = 0x00281101
     GreenPaletteColorLookupTableDescriptor = 0x00281102
     BluePaletteColorLookupTableDescriptor = 0x00281103

@@ -31,6 +31,7 @@ from model.errors import FrameError
 from model.frame import STRUCTURES
 from model.pictures import (
     COLOURS,
+    CONTRAST,
     UNDEFINED,
     DeclaredPixels,
     DeclaredTable,
@@ -342,6 +343,7 @@ def _declared_pixels(stored: Any, encoding: Encoding) -> DeclaredPixels:
         planar_configuration=number("PlanarConfiguration"),
         frames=max(0, number("NumberOfFrames") or 0) or None,
         tables=tuple(_table(stored, colour, encoding) for colour in COLOURS),
+        contrast=tuple(_raw(stored, keyword) or b"" for keyword in CONTRAST),
     )
 
 

@@ -83,6 +83,14 @@ NATIVE: dict[str, Callable[[], Dataset]] = {
     ),
     "YCbCr called RGB": lambda: ultrasound(to_ybr(grey_in_colours()), "RGB"),
     "RGB called YCbCr": lambda: ultrasound(grey_in_colours(), "YBR_FULL"),
+    "dark, in a window": lambda: ultrasound(
+        grey_cine(COUNT) // 8, WindowCenter=["16", "128"], WindowWidth=["32", "256"]
+    ),
+    "12 bits in 16, rescaled, in a window": lambda: ultrasound(
+        twelve(),
+        RescaleSlope="2", RescaleIntercept="-100", VOILUTFunction="SIGMOID",
+        WindowCenter="4000", WindowWidth="8192",
+    ),
     "more frames than declared": lambda: ultrasound(grey_cine(COUNT), NumberOfFrames=4),
 }  # fmt: skip
 
@@ -91,6 +99,16 @@ def check(path: Path) -> None:
     for image, expected in zip(read_seen(path), seen(path), strict=True):
         assert np.ptp(expected) > 100
         np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("written", [b"x", b"x\\20", b"\xff", b"\0"])
+def test_a_window_that_is_no_number_is_passed_over_in_training_too(
+    tmp_path: Path, written: bytes
+) -> None:
+    made = ultrasound(grey_cine(COUNT), WindowCenter="7654", WindowWidth="40")
+    path = save(made, tmp_path / "clip.dcm")
+    path.write_bytes(path.read_bytes().replace(b"7654", written.ljust(4)))
+    check(path)
 
 
 def as_seen(path: Path, lumas: Iterable[NDArray[Any]]) -> list[NDArray[np.uint8]]:
