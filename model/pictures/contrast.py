@@ -19,6 +19,10 @@ CONTRAST = ("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "Re
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _LARGEST = 1e15
 
+_WHOLE_RANGE_STEPS = 2
+"""Steps of grey that a window over the whole range may be off: of 8 bits writers give it as 127/254
+(Philips), 127.5/255 or 128/256, and only the last one is exact under LINEAR."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
@@ -37,6 +41,17 @@ class Contrast:
     function: str
     slope: float
     intercept: float
+
+    def is_whole(self, lowest: int, bits: int) -> bool:
+        """Whether it shows the whole range of stored values, by which writers mean no window.
+
+        Args:
+            lowest: the least of them.
+            bits: of each.
+        """
+        greys = self.show(lowest + np.arange(1 << bits))
+        straight = np.arange(1 << bits) * (255 / ((1 << bits) - 1))
+        return bool(np.abs(greys - straight).max() <= _WHOLE_RANGE_STEPS)
 
     def show(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
         """Turn stored values into greys, 0 below the window and 255 above it.

@@ -97,7 +97,7 @@ def choose_compressed(
         stream = read_stream(first)
         layout = _fitted(layout, stream)
         if stream.coding is Coding.JPEG:
-            return _jpeg(first, stream, layout)
+            return _jpeg(stream, layout)
         return _by_library(first, stream, layout, open_library())
     if looks_like_rle(first):
         return _plain("RLE", first, layout, lambda frame: decode_rle(frame, layout))
@@ -124,11 +124,26 @@ def _plain(
     """Make a decoder whose luma comes from all samples."""
     shown = components(first)
     layout = replace(layout, photometric=true_photometric(shown, layout))
-    greys_S = greys_by_window(shown, layout)
-    if greys_S is None and holds_bytes(shown, layout):
+    return Decoder(words, layout, components, lambda frame: to_luma(components(frame), layout))
+
+
+def judge(decoder: Decoder, some: Components) -> Decoder:
+    """Tell by some pictures of a clip how its samples are shown: in a window, or as bytes.
+
+    Args:
+        decoder: of the clip.
+        some: the samples of pictures from all over it, one after the other.
+    """
+    layout = decoder.layout
+    greys_S = greys_by_window(some, layout)
+    if greys_S is None:
+        if not holds_bytes(some, layout):
+            return decoder
         layout = as_bytes(layout)
-    return Decoder(
-        words, layout, components, lambda frame: to_luma(components(frame), layout, greys_S)
+    return replace(
+        decoder,
+        layout=layout,
+        luma=lambda frame: to_luma(decoder.components(frame), layout, greys_S),
     )
 
 
@@ -152,10 +167,15 @@ def _fitted(layout: Layout, stream: Stream) -> Layout:
     return replace(layout, samples=stream.samples, photometric=photometric)
 
 
-def _jpeg(frame: bytes, first: Stream, layout: Layout) -> Decoder:
+def _jpeg(first: Stream, layout: Layout) -> Decoder:
     """Make the decoder of 8-bit lossy JPEG, which reads luma without a detour through RGB."""
     if first.samples == 1:
-        return _plain("JPEG", frame, layout, lambda each: decode_luma(_same(each, first)))
+        return Decoder(
+            "JPEG",
+            layout,
+            lambda frame: decode_luma(_same(frame, first)),
+            lambda frame: to_luma(decode_luma(_same(frame, first)), layout),
+        )
     if first.says_rgb is False and not layout.photometric.startswith("YBR"):
         layout = replace(layout, photometric="YBR_FULL")
     layout = replace(layout, photometric=true_photometric(decode_components(first), layout))

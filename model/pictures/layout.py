@@ -126,8 +126,15 @@ def make_layout(declared: DeclaredPixels) -> Layout:
         photometric=photometric,
         declared_frames=declared.frames,
         palette=read_palette(declared.tables, is_signed) if is_palette else None,
-        contrast=read_contrast(declared.contrast) if photometric in _GREY else None,
+        contrast=_contrast(declared.contrast, bits, is_signed) if photometric in _GREY else None,
     )
+
+
+def _contrast(declared: tuple[bytes, ...], bits: int, is_signed: bool) -> Contrast | None:
+    """The window of a header, None where it has none or shows everything."""
+    contrast = read_contrast(declared)
+    lowest = -(1 << bits - 1) if is_signed else 0
+    return None if contrast is None or contrast.is_whole(lowest, bits) else contrast
 
 
 def insist(value: int | None, keyword: str) -> int:

@@ -27,10 +27,6 @@ from which it does; where half of them do, a scanner shows its greys in a tint."
 _SEEN_IN_BYTES = 64
 """The brightest sample of a picture of 8 bits is above this."""
 
-_WHOLE_RANGE_STEPS = 2
-"""Steps of grey that a window over the whole range may be off: of 8 bits writers give it as 127/254
-(Philips), 127.5/255 or 128/256, and only the last one is exact under LINEAR."""
-
 _FEWEST_GREYS = 32
 """A window that leaves fewer greys than that of a picture that has them shows no picture."""
 
@@ -145,42 +141,30 @@ def true_photometric(components: Components, layout: Layout) -> str:
 
 
 def holds_bytes(components: Components, layout: Layout) -> bool:
-    """Whether a picture is one of 8 bits that was only written in wider samples.
+    """Whether some pictures are of 8 bits that were only written in wider samples.
 
-    It would be black, or one grey. A black picture says nothing, so something must be seen.
+    They would be black, or one grey. Black pictures say nothing, so something must be seen.
     """
     if components.dtype != np.uint16 or layout.palette is not None:
         return False
     return _SEEN_IN_BYTES <= int(components.max()) < 256
 
 
-def greys_by_window(first: Components, layout: Layout) -> NDArray[np.uint8] | None:
-    """Make the grey of every sample by the header's window, None where it is not to be applied.
-
-    That is where writers name the whole range, by which they mean no window, and where the first
-    picture would show next to nothing.
+def greys_by_window(some: Components, layout: Layout) -> NDArray[np.uint8] | None:
+    """Make the grey of every sample by the header's window, None where that shows next to nothing.
 
     Args:
-        first: the samples of the first picture.
+        some: the samples of some pictures.
         layout: what they mean, as the header says.
     """
-    if layout.contrast is None or layout.samples != 1 or first.itemsize > 2:
+    if layout.contrast is None or layout.samples != 1 or some.itemsize > 2:
         return None
-    kind = f"u{first.itemsize}"
-    samples_S = np.arange(256**first.itemsize).astype(kind).view(first.dtype)
-    plain_S = _to_8_bits(samples_S, layout)
+    kind = f"u{some.itemsize}"
+    samples_S = np.arange(256**some.itemsize).astype(kind).view(some.dtype)
     greys_S = layout.contrast.show(_stored_values(samples_S, layout))
-    if np.abs(greys_S - plain_S.astype(np.int16)).max() <= _WHOLE_RANGE_STEPS:
-        return None
-    seen = _to_8_bits(first, as_bytes(layout) if holds_bytes(first, layout) else layout)
-    shown = greys_S[first.view(kind)]
-    is_blind = _hides(greys_S, plain_S) or _hides(shown, seen)
-    return None if is_blind else greys_S
-
-
-def _hides(shown: NDArray[np.uint8], plain: NDArray[np.uint8]) -> bool:
-    """Whether next to no grey of many is left."""
-    return len(np.unique(shown)) < min(_FEWEST_GREYS, len(np.unique(plain)))
+    seen = _to_8_bits(some, as_bytes(layout) if holds_bytes(some, layout) else layout)
+    left = len(np.unique(greys_S[some.view(kind)]))
+    return greys_S if left >= min(_FEWEST_GREYS, len(np.unique(seen))) else None
 
 
 def as_bytes(layout: Layout) -> Layout:

@@ -1,11 +1,14 @@
 """The pictures of a clip as they lie in its pixel data, and what decodes them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from model.errors import TruncatedError
-from model.pictures.decoder import Decoder, choose_native, is_end_whole
+import numpy as np
+
+from model.errors import IngestError, TruncatedError
+from model.pictures.decoder import Decoder, choose_native, is_end_whole, judge
 from model.pictures.fragments import (
     Frames,
     PixelData,
@@ -17,6 +20,9 @@ from model.pictures.fragments import (
 )
 from model.pictures.layout import Layout, as_stored, swap_words
 from model.pictures.window import Window
+
+_LOOKED_AT = 5
+"""Pictures of a clip that are looked at before it is shown: the first may be dim, or black."""
 
 Choose: TypeAlias = Callable[[bytes, Layout], Decoder]
 """Makes the decoder of compressed frames from the first one and from what the header says."""
@@ -64,7 +70,7 @@ def find_pictures(
     first = read(0)
     if not is_end_whole(first, read(count - 1) if count > 1 else first):
         count, warnings = count - 1, (*warnings, "truncated_frames")
-    return StoredPictures(count, read, choose(first, layout), warnings)
+    return StoredPictures(count, read, _judged(choose(first, layout), read, count), warnings)
 
 
 def _find_native(pixels: PixelData, window: Window, declared: Layout) -> StoredPictures:
@@ -78,7 +84,21 @@ def _find_native(pixels: PixelData, window: Window, declared: Layout) -> StoredP
     warnings = (
         frames.warnings if layout == declared else (*frames.warnings, "chroma_not_subsampled")
     )
-    return StoredPictures(len(frames.pieces), read, decoder, warnings)
+    count = len(frames.pieces)
+    return StoredPictures(count, read, _judged(decoder, read, count), warnings)
+
+
+def _judged(decoder: Decoder, read: Callable[[int], bytes], count: int) -> Decoder:
+    """Look at pictures from all over a clip, where its header alone does not tell how they look."""
+    layout = decoder.layout
+    is_plain = layout.contrast is None and layout.bytes_per_sample == 1
+    if is_plain or layout.palette is not None:
+        return decoder
+    some = []
+    for index in sorted({part * count // _LOOKED_AT for part in range(_LOOKED_AT)}):
+        with suppress(IngestError):  # a broken one is reported when its turn comes
+            some.append(decoder.components(read(index)))
+    return judge(decoder, np.concatenate(some)) if some else decoder
 
 
 def _swapped_reader(frames: Frames, window: Window, start: int) -> Callable[[int], bytes]:

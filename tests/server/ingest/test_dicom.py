@@ -96,6 +96,22 @@ def test_bytes_that_were_written_as_words_are_shown_as_bytes(
     assert np.array_equal(lumas, cine if photometric == "MONOCHROME2" else 255 - cine)
 
 
+def test_12_bits_are_no_bytes_where_only_the_first_picture_is_dim(tmp_path: Path) -> None:
+    cine = grey_cine(bits=12)
+    cine[0] //= 20
+    assert 64 <= cine[0].max() < 256
+    made = ultrasound(cine, BitsStored=12, HighBit=11)
+    _, lumas = read(save(made, tmp_path / "clip"))
+    assert np.array_equal(lumas, cine >> 4)
+
+
+def test_bytes_in_words_are_bytes_where_the_first_picture_is_black(tmp_path: Path) -> None:
+    cine = grey_cine()
+    cine[0] = 0
+    _, lumas = read(save(ultrasound(cine.astype(np.uint16)), tmp_path / "clip"))
+    assert np.array_equal(lumas, cine)
+
+
 def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
     cine = grey_cine(bits=12)
     made = ultrasound(cine | 0xF000, BitsStored=12, HighBit=11)
