@@ -132,7 +132,7 @@ def judge(decoder: Decoder, some: Components) -> Decoder:
 
     Args:
         decoder: of the clip.
-        some: the samples of pictures from all over it, one after the other.
+        some: every sample that pictures from all over it have, in any order.
     """
     layout = decoder.layout
     greys_S = greys_by_window(some, layout)

@@ -154,7 +154,7 @@ def greys_by_window(some: Components, layout: Layout) -> NDArray[np.uint8] | Non
     """Make the grey of every sample by the header's window, None where that shows next to nothing.
 
     Args:
-        some: the samples of some pictures.
+        some: every sample that some pictures have, in any order.
         layout: what they mean, as the header says.
     """
     if layout.contrast is None or layout.samples != 1 or some.itemsize > 2:

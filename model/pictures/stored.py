@@ -97,7 +97,7 @@ def _judged(decoder: Decoder, read: Callable[[int], bytes], count: int) -> Decod
     some = []
     for index in sorted({part * count // _LOOKED_AT for part in range(_LOOKED_AT)}):
         with suppress(IngestError):  # a broken one is reported when its turn comes
-            some.append(decoder.components(read(index)))
+            some.append(np.unique(decoder.components(read(index))))
     return judge(decoder, np.concatenate(some)) if some else decoder
 
 
