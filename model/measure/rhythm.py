@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
 from model.measure.cycles import Cycle
 
@@ -42,6 +43,12 @@ class ClosedBeat:
     epoch: int
     is_timed: bool
     cycle: Cycle
+
+
+def restored_beat(cycle: dict[str, Any], **rest: Any) -> ClosedBeat:
+    """Build a beat from a snapshot."""
+    reasons, warnings = tuple(cycle.pop("reasons")), tuple(cycle.pop("warnings"))
+    return ClosedBeat(cycle=Cycle(**cycle, reasons=reasons, warnings=warnings), **rest)
 
 
 def follows(before: ClosedBeat, after: ClosedBeat) -> bool:

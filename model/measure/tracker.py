@@ -13,10 +13,10 @@ from model.measure.beatlog import BeatLog
 from model.measure.beats import Beat
 from model.measure.clock import Clock
 from model.measure.curve import MIN_STROKE_SHARE
-from model.measure.cycles import Cycle, find_cycles
+from model.measure.cycles import find_cycles
 from model.measure.ejection import EjectionFraction, summarise
 from model.measure.reading import Reading
-from model.measure.rhythm import ClosedBeat
+from model.measure.rhythm import ClosedBeat, restored_beat
 from model.measure.samples import SampleStore, sample_row
 from model.measure.tally import FrameTally
 
@@ -36,7 +36,7 @@ FIRST_GAP_MS = 300.0
 """The same while the frame rate is not known yet."""
 
 PAUSE_MS = 10_000.0
-"""After a longer time without a usable frame, earlier beats may be of another view or patient."""
+"""After a longer time without a usable frame that moves, beats may be of another patient."""
 
 STILL_MS = 500.0
 STILL_FRAMES = 5
@@ -50,6 +50,9 @@ network's memory coming to rest, which is followed.
 
 STILL_FOLLOWED = 0.1
 """Of each such step."""
+
+MOVING_MS = 1000.0
+"""An image that moves for so long does so for good; a caliper drawn on a still one is a step."""
 
 LOOK_MS = 60.0
 """Least time between two searches for beats."""
@@ -76,6 +79,7 @@ class Progress:
         last_usable_ms: time of the last frame measured, None before the first.
         looked_ms: time of the last search for beats, None before the first.
         still_index: volume index at which the image stands still, None while it moves.
+        still_since_ms: when the image came to stand still, None from when it moves for good.
         axes: directions of the last frames' long axes, (row, column) of unit length.
         is_finished: True when no frame follows.
         first_seq: number of the stream's first frame, None before it; samples count from there, or
@@ -89,6 +93,7 @@ class Progress:
     last_usable_ms: float | None = None
     looked_ms: float | None = None
     still_index: float | None = None
+    still_since_ms: float | None = None
     axes: list[list[float]] = field(default_factory=list)
     is_finished: bool = False
     first_seq: int | None = None
@@ -143,6 +148,7 @@ class BeatTracker:
             self._store.append(row)
         if is_usable:
             self._note_still(time_ms)
+            self._note_moving(time_ms)
             if self._is_falling(time_ms):
                 self._at.looked_ms = time_ms
                 beats += self._look(is_last=False, takes_halves=False)
@@ -243,7 +249,7 @@ class BeatTracker:
         # An earlier release counted from 0.
         tracker._at = Progress(**{"first_seq": 0, **at})
         tracker._log.count = count
-        tracker._log.beats = [_restored_beat(**each) for each in beats]
+        tracker._log.beats = [restored_beat(**each) for each in beats]
         tracker._store.fill_from_text(samples)
         return tracker
 
@@ -259,6 +265,8 @@ class BeatTracker:
             after_ms=self._log.after_ms(at.run),
             known_ms=() if is_last else self._log.open_ms(at.run),
         )
+        if cycles:
+            self._note_moving(inf)
         first = at.first_seq or 0
         cycles = [
             replace(each, ed_seq=first + each.ed_seq, es_seq=first + each.es_seq) for each in cycles
@@ -289,10 +297,14 @@ class BeatTracker:
         """Remember when a frame was last measured."""
         last_ms = self._at.last_usable_ms
         if last_ms is not None and time_ms - last_ms > PAUSE_MS:
-            self._at.epoch += 1
-            self._tally.forget()
-            self._ef = None
+            self._begin_view()
         self._at.last_usable_ms = time_ms
+
+    def _begin_view(self) -> None:
+        """Let earlier beats no longer count."""
+        self._at.epoch += 1
+        self._tally.forget()
+        self._at.still_since_ms = self._ef = None
 
     def _note_still(self, time_ms: float) -> None:
         """Notice that the image stands still; what is sent of it on end is no part of a beat."""
@@ -304,6 +316,19 @@ class BeatTracker:
         is_long = len(times_T) >= STILL_FRAMES and time_ms - times_T[0] >= 0.8 * STILL_MS
         if is_long and np.ptp(volumes_T) <= STILL_SHARE * volumes_T[-1]:
             self._at.still_index = float(volumes_T[-1])
+            if self._at.still_since_ms is None:
+                self._at.still_since_ms = float(times_T[0])
+
+    def _note_moving(self, time_ms: float) -> None:
+        """Notice that an image that stood still moves for good, and may be another patient's."""
+        since_ms = self._at.still_since_ms
+        if since_ms is None or self._at.still_index is not None:
+            return
+        began_ms = float(self._store.samples().time_ms_T[0])
+        if time_ms - began_ms >= MOVING_MS:
+            self._at.still_since_ms = None
+            if began_ms - since_ms > PAUSE_MS:
+                self._begin_view()
 
     def _moves_again(self, volume_index: float | None) -> bool:
         """Follow an image that stands still, and tell whether it does so no longer."""
@@ -317,7 +342,7 @@ class BeatTracker:
         """Tell whether the curve cannot be followed from its last usable frame to this time."""
         if self._clock.restarts > self._at.restarts:
             self._at.restarts = self._clock.restarts
-            self._at.last_usable_ms = None
+            self._at.last_usable_ms = self._at.still_since_ms = None
             return True
         if len(self._store) == 0 or self._at.last_usable_ms is None:
             return False
@@ -373,9 +398,3 @@ class BeatTracker:
         if self._at.gaps > 0:
             notes.append("curve_interrupted")
         return tuple(notes)
-
-
-def _restored_beat(cycle: dict[str, Any], **rest: Any) -> ClosedBeat:
-    """Build a beat of the log from a snapshot."""
-    reasons, warnings = tuple(cycle.pop("reasons")), tuple(cycle.pop("warnings"))
-    return ClosedBeat(cycle=Cycle(**cycle, reasons=reasons, warnings=warnings), **rest)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from model.measure import BeatTracker
+from model.measure import BeatTracker, Reading
 from tests.model.measure.simulation import (
     EDV_ML,
     Followed,
@@ -68,9 +69,71 @@ def test_beats_go_on_after_a_freeze_and_none_spans_it(frozen_ms: float, fps: flo
     assert "curve_interrupted" in told.ef.reasons
 
 
-def test_a_frozen_stream_restored_from_bytes_goes_on_identically() -> None:
-    times = frame_times_ms(9.0, 30)
-    heart_ms = np.where(times < 3_000, times, np.maximum(times - 2_000, 3_000))
+def two_patients(
+    frozen_ms: float, fps: float, calipers_ms: tuple[float, ...], second: Heart
+) -> tuple[NDArray[np.float64], list[Reading], float]:
+    """One patient of RATE_BPM and EF_PERCENT for 8 s, his image held, and the second for 5 s."""
+    first_ms, last_ms = 8_000.0, 8_000.0 + frozen_ms
+    times = frame_times_ms(last_ms / 1000 + 5, fps)
+    is_held_T = (times >= first_ms) & (times < last_ms)
+    before = Heart.regular(RATE_BPM, EF_PERCENT).volume_ml(np.minimum(times, first_ms))
+    volumes = np.where(times < last_ms, before, second.volume_ml(np.maximum(times - last_ms, 0.0)))
+    for each in calipers_ms:
+        # What is drawn on the image makes another outline of it.
+        volumes *= np.where(is_held_T & (times >= first_ms + each), 1.03, 1.0)
+    noise = np.random.default_rng(0).normal(0, 0.01 * EDV_ML, len(times))
+    volumes += np.where(is_held_T, 0.0, noise)
+    return times, [reading_of(float(each)) for each in volumes], last_ms
+
+
+@pytest.mark.parametrize("calipers_ms", [(), (4_000.0,), (6_000.0, 11_000.0)])
+@pytest.mark.parametrize("fps", [20, 30, 60])
+@pytest.mark.parametrize("rate_bpm", [50.0, 75.0, 110.0])
+def test_no_ef_from_before_a_long_freeze_stands_beside_the_next_patient(
+    rate_bpm: float, fps: float, calipers_ms: tuple[float, ...]
+) -> None:
+    second = Heart.regular(rate_bpm, 45.0)
+    times, readings, last_ms = two_patients(13_000.0, fps, calipers_ms, second)
+    tracker = BeatTracker()
+    for seq, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
+        tracker.push(seq, round(time_ms * 1000), reading)
+        ef = tracker.ejection_fraction()
+        if 4_000.0 < time_ms < last_ms:
+            assert ef.percent == pytest.approx(EF_PERCENT, abs=2)
+        elif time_ms > last_ms + 1_100.0 and ef.percent is not None:
+            assert ef.percent == pytest.approx(45.0, abs=4)
+    tracker.finish()
+    ef = tracker.ejection_fraction()
+    assert ef.percent == pytest.approx(45.0, abs=2)
+    assert ef.heart_rate_bpm == pytest.approx(rate_bpm, rel=0.05)
+
+
+@pytest.mark.parametrize("fps", [60, 120])
+def test_not_even_a_fast_beat_after_a_long_freeze_counts_with_those_before(fps: float) -> None:
+    times, readings, last_ms = two_patients(13_000.0, fps, (), Heart.regular(170.0, 45.0))
+    tracker, beats_before = BeatTracker(), 0
+    for seq, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
+        tracker.push(seq, round(time_ms * 1000), reading)
+        ef = tracker.ejection_fraction()
+        if time_ms < last_ms:
+            beats_before = ef.beats
+        elif time_ms < last_ms + 1_500:
+            # Half-way between the two patients' figures; 1.5 s of the second hold four beats.
+            is_of_first = ef.percent is not None and ef.percent > (EF_PERCENT + 45.0) / 2
+            assert ef.beats <= (beats_before if is_of_first else 4)
+    assert beats_before >= 7
+
+
+def test_beats_from_before_a_short_freeze_count_on() -> None:
+    # 8 s of 65 beats a minute hold eight beats whatever their beginning, 5 s five.
+    times, readings, _ = two_patients(8_000.0, 30, (), Heart.regular(RATE_BPM, EF_PERCENT))
+    assert follow(times, readings).ef.beats >= 11
+
+
+@pytest.mark.parametrize("frozen_ms", [2_000.0, 12_000.0])
+def test_a_frozen_stream_restored_from_bytes_goes_on_identically(frozen_ms: float) -> None:
+    times = frame_times_ms(7.0 + frozen_ms / 1000, 30)
+    heart_ms = np.where(times < 3_000, times, np.maximum(times - frozen_ms, 3_000))
     volumes = Heart.regular(RATE_BPM, EF_PERCENT).volume_ml(heart_ms)
     whole, parted = BeatTracker(), BeatTracker()
     for seq, volume in enumerate(volumes):
