@@ -32,6 +32,9 @@ SAME_BEAT_MS = 150.0
 
 FRAMES_PER_READ = 5
 
+BURST_FRAMES = 2.5
+"""From so many frames to a burst on, only the time between bursts tells the shape of a turn."""
+
 UNKNOWN_PERIOD_MS = 900.0
 """A usual beat, where only one was seen."""
 
@@ -167,6 +170,7 @@ def _judged(cycle: Cycle, samples: Samples, usable: Samples, curve: Curve, is_ti
         jumps_share=_jumps_share(measured),
         stroke_per_noise=curve.stroke / noise,
         frames_per_beat=period_ms / curve.frame_ms,
+        bursts_per_beat=_bursts_per_beat(measured.time_ms_T, period_ms),
         fps=fps if is_timed else nan,
         fps_when_fast=fps if is_timed and rate_bpm > FAST_RATE_BPM else nan,
         heart_rate_bpm=rate_bpm if is_timed and cycle.is_complete else nan,
@@ -180,6 +184,17 @@ def _period_ms(cycle: Cycle, curve: Curve) -> float:
     if cycle.end_ms is not None and cycle.end_ms > cycle.es_ms and cycle.onset_ms is not None:
         return cycle.end_ms - cycle.ed_ms
     return curve.period_ms or 2 * abs(cycle.es_ms - cycle.ed_ms)
+
+
+def _bursts_per_beat(times_ms_T: NDArray[np.float64], period_ms: float) -> float:
+    """Count the bursts in which frames are stamped; NaN where that is one by one, or in pairs."""
+    if len(times_ms_T) < 2:
+        return nan
+    mean_ms = float(times_ms_T[-1] - times_ms_T[0]) / (len(times_ms_T) - 1)
+    bursts = 1 + np.count_nonzero(np.diff(times_ms_T) > 0.5 * mean_ms)
+    if len(times_ms_T) < BURST_FRAMES * bursts:
+        return nan
+    return float(bursts * period_ms / (len(times_ms_T) * mean_ms))
 
 
 def _onset_ms(curve: Curve, start: int, minimum: int) -> float:
