@@ -86,8 +86,8 @@ class BeatLog:
             cycle = beat.cycle
             if beat.run != run or cycle.last_ms <= after_ms or NOT_CONFIRMED in cycle.reasons:
                 continue
-            cycle = replace(cycle, reasons=(NOT_CONFIRMED, *cycle.reasons))
-            beat = replace(beat, cycle=cycle, revision=beat.revision + 1, is_settled=True)
+            revision = beat.revision + 1
+            beat = replace(beat, cycle=_unconfirmed(cycle), revision=revision, is_settled=True)
             self.beats[place] = beat
             revised.append(to_beat(beat))
         return tuple(revised)
@@ -98,9 +98,7 @@ class BeatLog:
         for place, beat in enumerate(self.beats):
             if not _is_open(beat, run):
                 continue
-            cycle = found_again.get(beat.number)
-            if cycle is None:
-                cycle = replace(beat.cycle, reasons=(NOT_CONFIRMED, *beat.cycle.reasons))
+            cycle = found_again.get(beat.number) or _unconfirmed(beat.cycle)
             if _differs(beat.cycle, cycle):
                 beat = replace(beat, cycle=cycle, revision=beat.revision + 1)
                 revised.append(beat)
@@ -134,6 +132,10 @@ def to_beat(closed: ClosedBeat) -> Beat:
         is_complete=cycle.is_complete,
         reasons=cycle.reasons,
     )
+
+
+def _unconfirmed(cycle: Cycle) -> Cycle:
+    return replace(cycle, reasons=(NOT_CONFIRMED, *cycle.reasons))
 
 
 def _is_open(beat: ClosedBeat, run: int) -> bool:
