@@ -10,6 +10,13 @@ from model.errors import FrameError
 STRUCTURES = ("lv", "myocardium", "atrium")
 """What the network segments; label ``i + 1`` of a label map is ``STRUCTURES[i]``, 0 background."""
 
+WHOLE = ("lv", "atrium")
+"""Of these what is measured is the largest piece, with what lies within it.
+
+Source: Lang et al. 2015, doi:10.1016/j.echo.2014.10.003 (papillary muscles and trabeculae belong
+to the cavity).
+"""
+
 MAX_SIDE_PX = 8192
 
 
@@ -109,8 +116,10 @@ class Mask:
             with the background they sum to 1 at every pixel.
         fit: maps the network grid back onto the source image.
         presence: probability that the frame shows an apical view of a left ventricle.
+        drawn: names of the structures whose maps a person drew, in pieces and with holes as meant.
     """
 
     probabilities_NHW: NDArray[np.float32]
     fit: Fit
     presence: float
+    drawn: frozenset[str] = frozenset()

@@ -1,17 +1,22 @@
 """Masks on the source pixel grid."""
 
 import math
+from collections.abc import Sequence
+from functools import reduce
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.frame import Mask
+from model.frame import STRUCTURES, WHOLE, Mask
 from model.preprocess import network_box
 
 
 def to_source_labels(mask: Mask) -> NDArray[np.uint8]:
     """The most probable structure at every source pixel.
+
+    Of the ventricle and of the atrium that is what is measured of them: the largest piece, with
+    what lies within it. What a person drew stays as it was drawn.
 
     Returns:
         labels_HW on the source grid: 0 background, then 1 + the index in STRUCTURES. Outside the
@@ -33,8 +38,35 @@ def to_source_labels(mask: Mask) -> NDArray[np.uint8]:
             _source_span(top, height, box.height, region.height),
             _source_span(left, width, box.width, region.width),
         )
-        _write_labels(seen_NHW, 1.0 - tissue_HW, inside_HW, span)
+        maps_KHW = [*seen_NHW, 1.0 - tissue_HW]
+        for name in WHOLE:
+            index = STRUCTURES.index(name)
+            if index < len(seen_NHW) and name not in mask.drawn:
+                _make_whole(maps_KHW, index, (slice(top, top + height), slice(left, left + width)))
+        _write_labels(maps_KHW, inside_HW, span)
     return labels_HW
+
+
+def _make_whole(maps_KHW: list[NDArray[np.float32]], index: int, seat: tuple[slice, slice]) -> None:
+    """Give a structure's holes to it, and all but its largest piece to what is next in likelihood.
+
+    Args:
+        maps_KHW: the structures and the background. Maps that change are replaced.
+        index: of the structure.
+        seat: rows and columns outside of which the background rules.
+    """
+    own_HW = maps_KHW[index][seat]
+    rivals = [each[seat] for other, each in enumerate(maps_KHW) if other != index]
+    is_own_HW = cv2.compare(own_HW, reduce(cv2.max, rivals), cv2.CMP_GT)
+    lines, _ = cv2.findContours(is_own_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if len(lines) < 2:
+        return
+    largest = max(lines, key=cv2.contourArea)
+    is_whole_HW = cv2.drawContours(np.zeros_like(is_own_HW), [largest], -1, 255, cv2.FILLED) > 0
+    for other, map_HW in enumerate(maps_KHW):
+        maps_KHW[other] = changed_HW = map_HW.copy()
+        changed_HW[seat][is_whole_HW & (is_own_HW == 0)] = float(other == index)
+    maps_KHW[index][seat][~is_whole_HW & (is_own_HW > 0)] = 0.0
 
 
 def _source_span(first: int, count: int, network_px: int, source_px: int) -> slice:
@@ -54,16 +86,21 @@ def _source_span(first: int, count: int, network_px: int, source_px: int) -> sli
 
 
 def _write_labels(
-    seen_NHW: NDArray[np.float32],
-    background_HW: NDArray[np.float32],
+    maps_KHW: Sequence[NDArray[np.float32]],
     inside_HW: NDArray[np.uint8],
     span: tuple[slice, slice],
 ) -> None:
-    """Fill the span of ``inside_HW`` with the label of the greatest probability, in place."""
+    """Fill the span of ``inside_HW`` with the label of the greatest probability, in place.
+
+    Args:
+        maps_KHW: the structures, then the background.
+        inside_HW: labels of the region.
+        span: rows and columns of it that are written.
+    """
     size = (inside_HW.shape[1], inside_HW.shape[0])
-    best_HW = cv2.resize(background_HW, size, interpolation=cv2.INTER_LINEAR)[span]
+    best_HW = cv2.resize(maps_KHW[-1], size, interpolation=cv2.INTER_LINEAR)[span]
     seat_HW = inside_HW[span]
-    for index, probability_HW in enumerate(seen_NHW):
+    for index, probability_HW in enumerate(maps_KHW[:-1]):
         scaled_HW = cv2.resize(
             np.ascontiguousarray(probability_HW), size, interpolation=cv2.INTER_LINEAR
         )[span]

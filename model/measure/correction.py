@@ -60,7 +60,7 @@ def correct_mask(mask: Mask, drawn: Drawn) -> Mask:
         maps_NHW[index] = np.minimum(draw(lines, taken_HW.shape), 1.0 - taken_HW)
         taken_HW += maps_NHW[index]
     maps_NHW[~is_drawn_N] = (1.0 - taken_HW) * shares_KHW[:-1][~is_drawn_N]
-    return replace(mask, probabilities_NHW=maps_NHW)
+    return replace(mask, probabilities_NHW=maps_NHW, drawn=mask.drawn | frozenset(drawn))
 
 
 def _shares(rest_KHW: NDArray[np.float32], gone_HW: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MeasurementError
-from model.frame import STRUCTURES, Fit, Mask
+from model.frame import STRUCTURES, WHOLE, Fit, Mask
 from model.measure.axis import LongAxis, find_long_axis
 from model.measure.contour import (
     ELSEWHERE,
@@ -59,13 +59,21 @@ def measure_frame(
     if keeps_outlines:
         contours |= {
             name: tuple(mask.fit.to_source(each).astype(np.float32) for _, each in lines)
-            for name, lines in zip(STRUCTURES, found, strict=False)
+            for name, lines in zip(STRUCTURES, _shown(mask, found), strict=False)
         }
     if not found[0] or found[0][0][0] <= 0:
         unsure = ("view_uncertain",) if mask.presence < 0.5 else ()
         quality = Quality("fail", (NO_VENTRICLE, *unsure))
         return Reading(None, contours, quality, mask.presence)
     return _measure_ventricle(mask, found, contours, spacing_mm)
+
+
+def _shown(mask: Mask, found: list[Outlines]) -> list[Outlines]:
+    """The outlines of the same pieces as ``to_source_labels`` shows."""
+    return [
+        lines[:1] if name in WHOLE and name not in mask.drawn else lines
+        for name, lines in zip(STRUCTURES, found, strict=False)
+    ]
 
 
 def _measure_ventricle(

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.frame import Mask, Region
+from model.frame import STRUCTURES, Mask, Region
 from model.postprocess import to_source_labels
 from model.preprocess import make_fit, network_box
 
@@ -50,7 +50,7 @@ def a_mask(size: tuple[int, int], region: Region, seed: int, sharpness: float) -
     ]
     scores = np.exp(np.stack(logits) + np.array([2.0, 0, 0, 0])[:, None, None])
     probabilities = (scores / scores.sum(axis=0))[1:].astype(np.float32)
-    return Mask(probabilities, make_fit(region, size, SIDE), 1.0)
+    return Mask(probabilities, make_fit(region, size, SIDE), 1.0, drawn=frozenset(STRUCTURES))
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,73 @@ def test_the_likelier_of_two_structures_wins_without_a_majority() -> None:
     maps = np.empty((3, SIDE, SIDE), np.float32)
     maps[:] = np.array([0.30, 0.35, 0.05], np.float32)[:, None, None]  # background 0.30
     assert (to_source_labels(Mask(maps, fit, 1.0)) == 2).all()
+
+
+LV, WALL, ATRIUM = 1, 2, 3
+
+
+def sure(labels_HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Maps that have no doubt of these labels."""
+    return np.stack([labels_HW == 1 + index for index in range(3)]).astype(np.float32)
+
+
+def shown(maps_NHW: NDArray[np.float32], *drawn: str) -> NDArray[np.uint8]:
+    """Labels on a source whose pixels are those of the network."""
+    fit = make_fit(Region(0, 0, SIDE, SIDE), (SIDE, SIDE), SIDE)
+    return to_source_labels(Mask(maps_NHW, fit, 1.0, drawn=frozenset(drawn)))
+
+
+def a_heart() -> NDArray[np.uint8]:
+    """Cavity within a wall, above an atrium."""
+    labels_HW = np.zeros((SIDE, SIDE), np.uint8)
+    labels_HW[4:30, 10:38] = WALL
+    labels_HW[8:30, 14:34] = LV
+    labels_HW[30:44, 14:34] = ATRIUM
+    return labels_HW
+
+
+@pytest.mark.parametrize("content", [0, WALL, ATRIUM])
+def test_what_lies_within_the_ventricle_belongs_to_it(content: int) -> None:
+    found_HW = a_heart()
+    found_HW[15:18, 20:25] = content
+    np.testing.assert_array_equal(shown(sure(found_HW)), a_heart())
+
+
+def test_what_lies_within_the_atrium_belongs_to_it() -> None:
+    found_HW = a_heart()
+    found_HW[35:38, 20:25] = LV
+    np.testing.assert_array_equal(shown(sure(found_HW)), a_heart())
+
+
+@pytest.mark.parametrize("name", ["lv", "atrium"])
+def test_a_piece_apart_is_given_to_what_is_next_in_likelihood(name: str) -> None:
+    maps_NHW = sure(a_heart())
+    index = STRUCTURES.index(name)
+    maps_NHW[index, 20:24, 3:6], maps_NHW[1, 20:24, 3:6] = 0.5, 0.3  # background 0.2
+    maps_NHW[index, 40:45, 3:6] = 0.6  # background 0.4
+    wanted_HW = a_heart()
+    wanted_HW[20:24, 3:6] = WALL
+    np.testing.assert_array_equal(shown(maps_NHW), wanted_HW)
+
+
+def test_a_wall_may_be_in_pieces() -> None:
+    found_HW = a_heart()
+    found_HW[4:8, 22:26] = 0  # open at the apex
+    np.testing.assert_array_equal(shown(sure(found_HW)), found_HW)
+
+
+def test_what_a_person_drew_stays_as_it_was_drawn() -> None:
+    found_HW = a_heart()
+    found_HW[15:18, 20:25] = 0
+    found_HW[20:24, 3:6] = LV
+    found_HW[35:38, 20:25] = 0
+    wanted_HW = found_HW.copy()
+    wanted_HW[35:38, 20:25] = ATRIUM
+    np.testing.assert_array_equal(shown(sure(found_HW), "lv"), wanted_HW)
+
+
+def test_a_model_of_the_ventricle_alone_is_made_whole_too() -> None:
+    found_HW = np.where(a_heart() == LV, LV, 0).astype(np.uint8)
+    wanted_HW = found_HW.copy()
+    found_HW[15:18, 20:25] = 0
+    np.testing.assert_array_equal(shown(sure(found_HW)[:1]), wanted_HW)

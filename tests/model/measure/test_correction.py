@@ -91,6 +91,14 @@ def test_a_wall_may_be_drawn_as_what_it_encloses() -> None:
     assert [labels_HW[row, 210] for row in (60, 120, 195)] == [2, 1, 3]
 
 
+def test_a_hole_and_two_pieces_that_were_drawn_are_shown() -> None:
+    mask = mask_of({"lv": [ellipse(120, 150, 40, 30), ellipse(120, 150, 9, 9)]})
+    assert to_source_labels(mask)[[120, 120], [150, 170]].tolist() == [0, 1]
+    again = correct_mask(mask, {"atrium": [ellipse(220, 150, 12, 25), ellipse(220, 250, 9, 9)]})
+    labels_HW = to_source_labels(again)
+    assert labels_HW[[120, 120, 220, 220], [150, 170, 150, 250]].tolist() == [0, 1, 3, 3]
+
+
 def test_a_structure_without_outlines_is_nowhere() -> None:
     reading = measure_frame(correct_mask(mask_of(HEART), {"lv": []}), None)
     assert reading.lv is None

@@ -1,5 +1,7 @@
 """One frame's reading against drawn ventricles of known size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,6 +44,24 @@ def test_without_its_outlines_a_reading_is_the_same() -> None:
     assert brief.contours == {"lv": (), "myocardium": (), "atrium": ()}
     assert repr(ventricle(brief)) == repr(ventricle(whole))
     assert brief.quality == whole.quality
+
+
+def test_outlines_show_what_is_measured_and_the_limits_judge_what_the_network_said() -> None:
+    whole = half_ellipse_mask(160, LENGTH, WIDTH)
+    maps_NHW = whole.probabilities_NHW.copy()
+    maps_NHW[:, 70:78, 76:84] = 0.0  # a hole of the ventricle, 64 px
+    maps_NHW[2, 70:78, 76:84] = 1.0  # with a piece of atrium in it
+    maps_NHW[0, 5:13, 5:13] = 1.0  # a piece apart, 64 px
+    found = measure_frame(replace(whole, probabilities_NHW=maps_NHW), (1.0, 1.0))
+    clean = measure_frame(whole, (1.0, 1.0))
+    for name in ("lv", "atrium"):
+        np.testing.assert_array_equal(found.contours[name], clean.contours[name])
+    assert ventricle(found).volume_ml == ventricle(clean).volume_ml
+    # 64 of some 2309 px (pi / 4 x 42 x 70) are 2.8 %: more than 1 %, less than 5 % of the pieces
+    assert found.quality.reasons == ("holes_in_ventricle",)
+    drawn = replace(whole, probabilities_NHW=maps_NHW, drawn=frozenset({"lv", "atrium"}))
+    as_drawn = measure_frame(drawn, (1.0, 1.0))
+    assert [len(as_drawn.contours[name]) for name in ("lv", "atrium")] == [3, 2]
 
 
 @given(tilt=st.floats(-40, 40), length=st.floats(60, 75), slender=st.floats(0.5, 0.7))
