@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 
 import cv2
 import numpy as np
@@ -56,8 +55,10 @@ def _make_whole(maps_KHW: list[NDArray[np.float32]], index: int, seat: tuple[sli
         seat: rows and columns outside of which the background rules.
     """
     own_HW = maps_KHW[index][seat]
-    rivals = [each[seat] for other, each in enumerate(maps_KHW) if other != index]
-    is_own_HW = cv2.compare(own_HW, reduce(cv2.max, rivals), cv2.CMP_GT)
+    rival_HW, *others = (each[seat] for other, each in enumerate(maps_KHW) if other != index)
+    for other_HW in others:
+        rival_HW = np.maximum(rival_HW, other_HW)
+    is_own_HW = cv2.compare(own_HW, rival_HW, cv2.CMP_GT)
     lines, _ = cv2.findContours(is_own_HW, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if len(lines) < 2:
         return
