@@ -54,11 +54,14 @@ class Frame:
         seq: the client's number of the frame, rising within a session.
         time_us: acquisition time in microseconds, None where it is unknown.
         pixels_HW: luma, uint8.
+        colours_HW3: the same picture in red, green and blue, on a grid that may be coarser; None
+            where it has no colours, or nobody asked for them.
     """
 
     seq: int
     time_us: int | None
     pixels_HW: NDArray[np.uint8]
+    colours_HW3: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         """Check what later code relies on.
@@ -117,9 +120,11 @@ class Mask:
         fit: maps the network grid back onto the source image.
         presence: probability that the frame shows an apical view of a left ventricle.
         drawn: names of the structures whose maps a person drew, in pieces and with holes as meant.
+        is_coloured: colour lies over the heart, so that what is drawn is not to be measured.
     """
 
     probabilities_NHW: NDArray[np.float32]
     fit: Fit
     presence: float
     drawn: frozenset[str] = frozenset()
+    is_coloured: bool = False

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model.backends.base import Backend, Detour, Run
 from model.backends.choice import BackendName, Choice, choose
+from model.colours import LOOK_FRAMES, ColourWatch
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
 from model.lookout import Lookout
@@ -39,8 +40,9 @@ class StreamState:
         fit: where the network looks, None before the first frame.
         is_locked: the sector was found or declared; until then every frame is searched for it.
         lookout: what was seen lately of a sector that was found.
-        misled_frames: about so many frames before the last one were looked at in the wrong place; 0
-            unless the network began to look elsewhere with the last one.
+        colours: what was seen lately of colour over the heart.
+        misled_frames: about so many frames before the last one were looked at in the wrong place,
+            or under colour; 0 unless that was noticed with the last one.
     """
 
     memory: MemoryState
@@ -49,6 +51,7 @@ class StreamState:
     fit: Fit | None = None
     is_locked: bool = False
     lookout: Lookout = field(default_factory=Lookout)
+    colours: ColourWatch = field(default_factory=ColourWatch)
     misled_frames: int = 0
 
     def to_bytes(self, model_sha256: str) -> bytes:
@@ -59,6 +62,7 @@ class StreamState:
             "fit": None if self.fit is None else asdict(self.fit),
             "is_locked": self.is_locked,
             "lookout": asdict(self.lookout),
+            "colours": asdict(self.colours),
         }
         text = json.dumps(view).encode()
         header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
@@ -128,7 +132,13 @@ class Predictor:
         is_finite = np.isfinite(presence) and np.isfinite(probabilities_NHW).all()
         if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
-        return Mask(probabilities_NHW, fit, presence), replace(state, memory=memory)
+        mask = Mask(probabilities_NHW, fit, presence)
+        colours, misled = state.colours.after(frame, mask), state.misled_frames
+        if colours.is_covered:
+            mask = replace(mask, is_coloured=True)
+            if not state.colours.is_covered:
+                misled = max(misled, LOOK_FRAMES)
+        return mask, replace(state, memory=memory, colours=colours, misled_frames=misled)
 
     def _look(self, frame: Frame, state: StreamState) -> tuple[StreamState, Fit]:
         rows, cols = frame.pixels_HW.shape
@@ -140,7 +150,7 @@ class Predictor:
         move = None
         if state.is_locked and state.fit is not None:
             if state.region is not None:
-                return state, state.fit
+                return replace(state, misled_frames=0), state.fit
             lookout = state.lookout.after(frame.pixels_HW)
             move = lookout.moved_to(state.fit.region)
             if move is None:
@@ -185,13 +195,14 @@ class Predictor:
             region, fit = _read_region(view["region"]), _read_fit(view["fit"])
             spacing = None if view["spacing_mm"] is None else tuple(view["spacing_mm"])
             is_locked = bool(view["is_locked"])
-            # An earlier release kept none.
+            # An earlier release kept neither.
             lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
+            colours = ColourWatch(**view.get("colours", {}))
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
         memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
-        return StreamState(memory, region, spacing, fit, is_locked, lookout)
+        return StreamState(memory, region, spacing, fit, is_locked, lookout, colours)
 
     def self_test(self) -> bool:
         """Whether a synthetic clip gives the mask that the manifest records for these weights."""

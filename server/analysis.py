@@ -77,6 +77,11 @@ class Analysis:
         return tuple(self._beats.values())
 
     @property
+    def wants_colours(self) -> bool:
+        """Whether the next frame is to come with its colours, where it has any."""
+        return self._state.colours.is_due
+
+    @property
     def ef(self) -> EjectionFraction:
         """The ejection fraction so far."""
         return self._tracker.ejection_fraction()

@@ -1,5 +1,6 @@
 """One frame's payload to grey pixels, by the codec that hello named."""
 
+import math
 import re
 import struct
 import zlib
@@ -15,12 +16,15 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from server.errors import FrameSizeError, UndecodableFrameError, UnsupportedCodecError
-from server.ingest import IngestError, decode_luma, read_jpeg
+from server.ingest import IngestError, decode_colours, decode_luma, read_jpeg
 from server.protocol import Codec
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 """The chunks that hold the picture; the others are comments, profiles and animations."""
+
+_PNG_COLOURED = (2, 3, 6)
+"""Colour types of true colour, palette, and true colour with transparency."""
 
 _UNIT_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
@@ -39,6 +43,9 @@ _REFRESH: dict[Codec, set[int]] = {"h264": {5}, "hevc": {16, 17, 18, 19, 20, 21}
 
 _CODED_BEYOND_PX = 128
 """Video codes whole blocks, and FFmpeg counts a margin beside them."""
+
+COARSER = 4
+"""Pixels of a picture for one in which its colours are looked at."""
 
 KEPT_PACKETS_BYTES = 384 << 10
 """Packets since the last independent picture that are kept for a decoder elsewhere."""
@@ -68,6 +75,7 @@ class PayloadDecoder:
             "png": self._png,
         }.get(codec)
         self._video = None if self._still else _open_video(codec, size)
+        self._picture: av.VideoFrame | None = None
         self._since_key = PacketLog(codec)
         self._skipped: list[bytes] = []
 
@@ -102,6 +110,33 @@ class PayloadDecoder:
             return self._still(payload)
         return self._packet(payload)
 
+    def colours(self, payload: memoryview) -> NDArray[np.uint8] | None:
+        """Decode the colours of the payload that ``luma`` decoded last, at a quarter of its size.
+
+        Returns:
+            Red, green and blue (rows, columns, 3); None for a picture that is grey.
+
+        Raises:
+            UndecodableFrameError: broken bytes.
+        """
+        match self._codec:
+            case "gray8":
+                return None
+            case "rgb24":
+                raw = np.frombuffer(payload, np.uint8).reshape(*self._size, 3)
+                return np.ascontiguousarray(raw[::COARSER, ::COARSER])
+            case "jpeg":
+                try:
+                    return decode_colours(read_jpeg(bytes(payload)))
+                except IngestError as error:
+                    raise UndecodableFrameError(error.message) from error
+            case "png":
+                return _png_colours(bytes(payload))
+        rows, columns = (math.ceil(px / COARSER) for px in self._size)
+        assert self._picture is not None
+        coarse = self._picture.reformat(columns, rows, "rgb24")
+        return np.asarray(coarse.to_ndarray(), np.uint8)
+
     def _gray8(self, payload: memoryview) -> NDArray[np.uint8]:
         self._check_bytes(payload, 1)
         return np.frombuffer(payload, np.uint8).reshape(self._size)
@@ -123,12 +158,7 @@ class PayloadDecoder:
         chunks = _png_chunks(bytes(payload))
         columns, rows = struct.unpack_from(">II", chunks[0].body)
         self._check_size((rows, columns))
-        picture = _PNG_START + b"".join(each.raw for each in chunks if each.kind in _PNG_PICTURE)
-        flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(picture, np.uint8), flags)
-        if image is None:
-            raise UndecodableFrameError("a PNG frame cannot be decoded")
-        return np.asarray(image, np.uint8)
+        return _decode_png(chunks, cv2.IMREAD_GRAYSCALE)
 
     def _packet(self, payload: memoryview) -> NDArray[np.uint8] | None:
         self._since_key.add(bytes(payload))
@@ -138,8 +168,9 @@ class PayloadDecoder:
         pictures = self._pictures(bytes(payload))
         if not pictures:
             return None
-        self._check_size((pictures[-1].height, pictures[-1].width))
-        return np.asarray(pictures[-1].to_ndarray(format="gray"), np.uint8)
+        self._picture = pictures[-1]
+        self._check_size((self._picture.height, self._picture.width))
+        return np.asarray(self._picture.to_ndarray(format="gray"), np.uint8)
 
     def _pictures(self, packet: bytes) -> list[av.VideoFrame]:
         assert self._video is not None
@@ -282,6 +313,24 @@ def _png_chunks(png: bytes) -> list[_Chunk]:
     if kinds[:1] != [b"IHDR"] or len(chunks[0].body) != 13 or kinds[-1] != b"IEND":
         raise UndecodableFrameError("a PNG frame is not a whole PNG")
     return chunks
+
+
+def _decode_png(chunks: list[_Chunk], flags: int) -> NDArray[np.uint8]:
+    picture = _PNG_START + b"".join(each.raw for each in chunks if each.kind in _PNG_PICTURE)
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(picture, np.uint8), flags)
+    if image is None:
+        raise UndecodableFrameError("a PNG frame cannot be decoded")
+    return np.asarray(image, np.uint8)
+
+
+def _png_colours(png: bytes) -> NDArray[np.uint8] | None:
+    """Red, green and blue at a quarter of the size; None where the header says grey."""
+    chunks = _png_chunks(png)
+    if chunks[0].body[9] not in _PNG_COLOURED:
+        return None
+    image = _decode_png(chunks, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(image[::COARSER, ::COARSER, ::-1])
 
 
 def _open_video(codec: Codec, size: tuple[int, int]) -> "av.VideoCodecContext":

@@ -216,11 +216,13 @@ class Session:
         if header.codec != self.hello.codec:
             raise UnsupportedCodecError(f"hello said {self.hello.codec}, frame is {header.codec}")
         pixels_HW = self._decoder.luma(arrival.payload)
-        decoded_s = time.perf_counter()
         if pixels_HW is None:
             return self._drop(header, "no_picture")
+        wants_colours = self._analysis.wants_colours
+        colours_HW3 = self._decoder.colours(arrival.payload) if wants_colours else None
+        decoded_s = time.perf_counter()
         finding = self._analysis.step(
-            Frame(header.seq, header.time_us, pixels_HW),
+            Frame(header.seq, header.time_us, pixels_HW, colours_HW3),
             keeps_outlines=self.hello.mask_encoding == "contour",
         )
         labels_HW = to_source_labels(finding.mask)

@@ -154,7 +154,7 @@ async function uploaded(file, isLast) {
     tell(`Reading ${file.name}${progress === null ? "" : `, ${Math.round(100 * progress)} %`}`);
   }
   const result = await server.result(id);
-  // The stream sees grey pictures alone: it could not tell.
+  // The stream gets the pictures in grey: it could not tell.
   const against = result.ef.reasons.filter((reason) => FILE_REASONS.has(reason));
   if (against.length) throw new Error(`${sentence(against, "This clip is not played live: ")} Its result is among the clips.`);
   if (!offers("get", "/v1/clips/{}/frames/{}.jpg")) {

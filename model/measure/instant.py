@@ -1,5 +1,6 @@
 """From one mask to one reading."""
 
+from dataclasses import replace
 from math import nan
 
 import cv2
@@ -18,7 +19,7 @@ from model.measure.contour import (
     sample,
     segment_lengths,
 )
-from model.measure.quality import NO_VENTRICLE, FrameFacts, judge
+from model.measure.quality import COLOUR_OVERLAY, NO_VENTRICLE, FrameFacts, judge
 from model.measure.reading import Point, Quality, Reading, Ventricle
 from model.measure.volume import disk_diameters, disk_volume
 
@@ -64,8 +65,13 @@ def measure_frame(
     if not found[0] or found[0][0][0] <= 0:
         unsure = ("view_uncertain",) if mask.presence < 0.5 else ()
         quality = Quality("fail", (NO_VENTRICLE, *unsure))
-        return Reading(None, contours, quality, mask.presence)
-    return _measure_ventricle(mask, found, contours, spacing_mm)
+        reading = Reading(None, contours, quality, mask.presence)
+    else:
+        reading = _measure_ventricle(mask, found, contours, spacing_mm)
+    if mask.is_coloured:
+        quality = Quality("fail", (COLOUR_OVERLAY, *reading.quality.reasons))
+        return replace(reading, quality=quality)
+    return reading
 
 
 def _shown(mask: Mask, found: list[Outlines]) -> list[Outlines]:

@@ -78,6 +78,7 @@ AXIS_REASONS: dict[AxisMethod, str] = {
 
 NO_VENTRICLE = "no_left_ventricle"
 AXIS_FLIPPED = "axis_flipped"
+COLOUR_OVERLAY = "colour_overlay"
 
 FRAME_REASONS = tuple(
     dict.fromkeys(
@@ -86,10 +87,11 @@ FRAME_REASONS = tuple(
             *(gate.reason for gate in GATES),
             AXIS_FLIPPED,
             *AXIS_REASONS.values(),
+            COLOUR_OVERLAY,
         ]
     )
 )
-"""Every reason that a frame can have, the gravest first."""
+"""Every reason that a frame can have; saved sessions count on their places, so new ones go last."""
 
 
 @dataclass(frozen=True, slots=True)

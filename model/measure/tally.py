@@ -1,6 +1,7 @@
 """What stands against a stream's latest frames, as shares that forget."""
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from model.measure.quality import FRAME_REASONS
 
@@ -30,6 +31,12 @@ class FrameTally:
     weight: float = 0.0
     usable_weight: float = 0.0
     weights: list[float] = field(default_factory=lambda: [0.0] * len(FRAME_REASONS))
+
+    @classmethod
+    def restored(cls, weights: list[float], **counts: Any) -> Self:
+        """Take what was saved; an earlier release knew fewer reasons."""
+        unknown = len(FRAME_REASONS) - len(weights)
+        return cls(**counts, weights=[*weights, *unknown * [0.0]])
 
     def add(self, reasons: tuple[str, ...], is_usable: bool) -> None:
         """Count a frame."""

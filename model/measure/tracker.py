@@ -245,7 +245,7 @@ class BeatTracker:
         """Put the parts of a snapshot together."""
         tracker = cls()
         tracker._clock = Clock(**clock)
-        tracker._tally = FrameTally(**tally)
+        tracker._tally = FrameTally.restored(**tally)
         # An earlier release counted from 0.
         tracker._at = Progress(**{"first_seq": 0, **at})
         tracker._log.count = count

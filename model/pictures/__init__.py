@@ -24,7 +24,7 @@ from model.pictures.decoder import (
     in_rows,
 )
 from model.pictures.fragments import UNDEFINED, PixelData, walk_fragments
-from model.pictures.jpeg import decode_luma, read_jpeg
+from model.pictures.jpeg import decode_colours, decode_luma, read_jpeg
 from model.pictures.layout import DeclaredPixels, Layout, insist, make_layout
 from model.pictures.libraries import LIBRARIES
 from model.pictures.palette import COLOURS, DeclaredTable
@@ -71,6 +71,7 @@ __all__ = [
     "coloured_share",
     "container_of",
     "decode_by_library",
+    "decode_colours",
     "decode_luma",
     "expand_range",
     "find_pictures",

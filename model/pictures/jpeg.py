@@ -33,6 +33,18 @@ def decode_luma(stream: Stream) -> NDArray[np.uint8]:
     return _decode(stream, cv2.IMREAD_GRAYSCALE)
 
 
+def decode_colours(stream: Stream) -> NDArray[np.uint8] | None:
+    """Decode a JPEG to red, green and blue (H W 3) at a quarter of its size; None where it is grey.
+
+    Raises:
+        DecodeFailedError: libjpeg cannot read it.
+    """
+    if stream.samples == 1:
+        return None
+    image = _read(stream, cv2.IMREAD_REDUCED_COLOR_4)
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
 def decode_components(stream: Stream) -> NDArray[np.uint8]:
     """Decode a JPEG of three components to those components as stored (H W 3)."""
     raw = _decode(as_rgb(stream), cv2.IMREAD_COLOR)
@@ -62,13 +74,20 @@ def _marked(stream: Stream, transform: int) -> Stream:
 
 
 def _decode(stream: Stream, flags: int) -> NDArray[np.uint8]:
+    image = _read(stream, flags)
+    if image.shape[:2] != (stream.rows, stream.columns):
+        raise DecodeFailedError("a JPEG frame cannot be decoded")
+    return image
+
+
+def _read(stream: Stream, flags: int) -> NDArray[np.uint8]:
     try:
         image = cv2.imdecode(
             np.frombuffer(stream.payload, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error as error:
         raise DecodeFailedError("a JPEG frame cannot be decoded") from error
-    if image is None or image.shape[:2] != (stream.rows, stream.columns):
+    if image is None:
         raise DecodeFailedError("a JPEG frame cannot be decoded")
     return np.asarray(image, np.uint8)
 

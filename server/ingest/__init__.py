@@ -1,6 +1,6 @@
 """Files into frames: DICOM, zipped DICOM and video, opened with bounds."""
 
-from model.pictures import decode_luma, read_jpeg
+from model.pictures import decode_colours, decode_luma, read_jpeg
 from server.ingest.archive import unpack_study
 from server.ingest.clip import WARNINGS, Clip, IngestLimits, TimeBase
 from server.ingest.door import open_clip
@@ -46,6 +46,7 @@ __all__ = [
     "UnsupportedObjectError",
     "UnsupportedPixelsError",
     "UnsupportedSyntaxError",
+    "decode_colours",
     "decode_luma",
     "open_clip",
     "read_jpeg",

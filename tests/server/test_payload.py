@@ -333,3 +333,20 @@ def test_the_picture_of_a_codec_that_is_not_there_is_refused_at_hello(
     monkeypatch.setattr("server.payload._VIDEO", {"hevc": "a codec that nobody has"})
     with pytest.raises(UnsupportedCodecError, match="hevc"):
         PayloadDecoder("hevc", (ROWS, COLS))
+
+
+@pytest.mark.parametrize("ending", ["jpeg", "png"])
+def test_a_grey_still_has_no_colours_and_a_coloured_one_those_of_its_picture(
+    ending: Codec,
+) -> None:
+    decoder = PayloadDecoder(ending, (ROWS, COLS))
+    assert decoder.colours(memoryview(cv2.imencode(f".{ending}", scene())[1].tobytes())) is None
+    halves = np.zeros((ROWS, COLS, 3), np.uint8)
+    halves[:, : COLS // 2], halves[:, COLS // 2 :] = (200, 40, 10), (10, 80, 220)
+    payload = cv2.imencode(f".{ending}", halves[:, :, ::-1])[1].tobytes()
+    found = decoder.colours(memoryview(payload))
+    assert found is not None
+    assert found.shape == (-(-ROWS // 4), -(-COLS // 4), 3)
+    edge = COLS // 8
+    np.testing.assert_allclose(found[:, : edge - 2], halves[::4, : 4 * (edge - 2) : 4], atol=6)
+    np.testing.assert_allclose(found[:, edge + 2 :], halves[::4, 4 * (edge + 2) :: 4], atol=6)

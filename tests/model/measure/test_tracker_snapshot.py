@@ -7,6 +7,7 @@ import pytest
 
 from model.errors import StateError
 from model.measure import Beat, BeatTracker
+from model.measure.quality import FRAME_REASONS
 from tests.model.measure.simulation import NOTHING, Heart, frame_times_ms, noisy_readings
 
 
@@ -28,6 +29,23 @@ def test_a_stream_restored_from_bytes_goes_on_identically(cut: int, is_timed: bo
     assert parted.finish() == whole.finish()
     assert parted.ejection_fraction() == whole.ejection_fraction()
     assert parted.to_bytes() == whole.to_bytes()
+
+
+def test_a_stream_saved_when_fewer_reasons_were_known_goes_on() -> None:
+    times = frame_times_ms(4.0, 30)
+    readings = [
+        NOTHING if seq % 3 else each
+        for seq, each in enumerate(noisy_readings(Heart.regular(63, 55), times, 0.03))
+    ]
+    tracker = BeatTracker()
+    for seq, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
+        tracker.push(seq, round(time_ms * 1000), reading)
+    saved = json.loads(tracker.to_bytes())
+    known = saved["tally"]["weights"]
+    assert len(known) == len(FRAME_REASONS)
+    assert known.pop() == 0.0  # of the reason that was new
+    restored = BeatTracker.from_bytes(json.dumps(saved).encode())
+    assert restored.to_bytes() == tracker.to_bytes()
 
 
 @pytest.mark.parametrize(

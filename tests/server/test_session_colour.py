@@ -1,0 +1,97 @@
+"""Colour Doppler that is switched on and off in the midst of a stream."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.colours import HELD_LOOKS, LOOK_FRAMES
+from server.protocol import Codec, FrameHeader, Hello
+from server.session import Arrival, Session
+from tests.server.packets import VIDEO
+from tests.server.phantom import (
+    BEAT_FRAMES,
+    EF_PERCENT,
+    FRAME_MS,
+    SIDE_PX,
+    SPACING_MM,
+    grey_predictor,
+    picture,
+)
+
+GREY_FRAMES, FLOW_FRAMES = 4 * BEAT_FRAMES + 5, 2 * BEAT_FRAMES
+
+
+def scene(index: int) -> NDArray[np.uint8]:
+    """The phantom, with flow through its mitral valve in the midst of the stream."""
+    rgb = np.repeat(picture(index)[..., None], 3, axis=2)
+    if GREY_FRAMES <= index < GREY_FRAMES + FLOW_FRAMES:
+        rgb[80:110, 64:80] = (200, 60, 20)
+    return rgb
+
+
+def payloads(codec: Codec, scenes: list[NDArray[np.uint8]]) -> Iterator[bytes]:
+    match codec:
+        case "rgb24":
+            yield from (rgb.tobytes() for rgb in scenes)
+        case "jpeg" | "png":
+            yield from (cv2.imencode(f".{codec}", rgb[..., ::-1])[1].tobytes() for rgb in scenes)
+        case _:
+            encoder, pixels, options = VIDEO[codec]
+            context = av.CodecContext.create(encoder, "w")
+            assert isinstance(context, av.VideoCodecContext)
+            context.width, context.height, context.pix_fmt = SIDE_PX, SIDE_PX, pixels
+            context.framerate, context.options = 25, options
+            frames = [av.VideoFrame.from_ndarray(rgb, format="rgb24") for rgb in scenes]
+            for frame in [*frames, None]:
+                yield from (bytes(packet) for packet in context.encode(frame))
+
+
+def results(session: Session, codec: Codec, scenes: list[NDArray[np.uint8]]) -> list[Any]:
+    found = []
+    for seq, payload in enumerate(payloads(codec, scenes)):
+        header = FrameHeader(codec, seq, round(1000 * FRAME_MS * seq), len(payload))
+        answer = session.answer(Arrival(header, memoryview(payload), time.perf_counter()))
+        found.append([json.loads(message) for message in answer.messages])
+    return found
+
+
+def new_session(codec: Codec) -> Session:
+    hello = Hello(
+        size=(SIDE_PX, SIDE_PX),
+        codec=codec,
+        region=(0, 0, SIDE_PX, SIDE_PX),
+        spacing_mm=(SPACING_MM, SPACING_MM),
+    )
+    return Session(hello, grey_predictor())
+
+
+@pytest.mark.parametrize("codec", ["rgb24", "jpeg", "png", "h264", "hevc", "mjpeg"])
+def test_nothing_is_measured_under_colour_and_all_is_before_and_after(codec: Codec) -> None:
+    held = HELD_LOOKS * LOOK_FRAMES
+    last = GREY_FRAMES + FLOW_FRAMES + held + LOOK_FRAMES + 4 * BEAT_FRAMES
+    answers = results(new_session(codec), codec, [scene(index) for index in range(last)])
+    told = [answer[0]["quality"] for answer in answers]
+    is_covered = ["colour_overlay" in each["reasons"] for each in told]
+    first, after = is_covered.index(True), last - is_covered[::-1].index(True)
+    assert GREY_FRAMES <= first < GREY_FRAMES + LOOK_FRAMES
+    assert GREY_FRAMES + FLOW_FRAMES <= after <= GREY_FRAMES + FLOW_FRAMES + held + LOOK_FRAMES
+    assert all(is_covered[first:after])
+    assert all(each["state"] == "fail" for each in told[first:after])
+    # Beats as they stand in the end: none rests on frames under colour.
+    beats = {
+        message["number"]: message
+        for answer in answers
+        for message in answer[1:]
+        if message["type"] == "beat"
+    }
+    counted = [beat for beat in beats.values() if not beat["reasons"]]
+    assert len(counted) >= 4
+    for beat in counted:
+        assert beat["ef_percent"] == pytest.approx(EF_PERCENT, abs=3)
