@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -47,7 +48,7 @@ def payloads(codec: Codec, scenes: list[NDArray[np.uint8]]) -> Iterator[bytes]:
             context = av.CodecContext.create(encoder, "w")
             assert isinstance(context, av.VideoCodecContext)
             context.width, context.height, context.pix_fmt = SIDE_PX, SIDE_PX, pixels
-            context.framerate, context.options = 25, options
+            context.framerate, context.options = Fraction(25), options
             frames = [av.VideoFrame.from_ndarray(rgb, format="rgb24") for rgb in scenes]
             for frame in [*frames, None]:
                 yield from (bytes(packet) for packet in context.encode(frame))
