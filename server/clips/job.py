@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model import EchoError
-from server.errors import NotFinishedError, WireCodes
+from server.errors import EngineError, NotFinishedError, WireCodes
 
 JobState = Literal["received", "queued", "running", "done", "failed"]
 
@@ -143,8 +143,16 @@ class Job:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """What a result's file says."""
-    document: dict[str, Any] = json.loads(path.read_bytes())
+    """What a result's file says.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        EngineError: it is not whole.
+    """
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise EngineError("the result of this clip is damaged: upload it again") from error
     # A result that was stored before there were corrections tells of none.
     return {"revision": 0, "edits": [], **document}
 

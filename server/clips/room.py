@@ -3,8 +3,10 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from server.errors import SettingsError, StorageError, storage_errors
@@ -13,6 +15,10 @@ RESERVE_BYTES = 64 << 20
 """Kept free of uploads, so that results of what is stored and the ledger always find room."""
 
 CLIP_PREFIX = "c_"
+
+_CLIP_NAME = re.compile(f"{CLIP_PREFIX}[A-Za-z0-9_-]{{16}}")
+_COMING_PREFIX, _GONE_PREFIX = ".coming-", ".gone-"
+"""Of folders that hold no clip: what is no clip yet, and one that is being removed."""
 
 _PASSING_PREFIX = "server-"
 _READ_BYTES = 1 << 20
@@ -58,7 +64,7 @@ class Room:
             with (folder / "passing.lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for left in folder.glob(f"{_PASSING_PREFIX}*"):
-                    if not _is_locked(left / "lock"):
+                    if _is_left(left / "lock"):
                         remove(left)
                 room = cls(Path(tempfile.mkdtemp(prefix=_PASSING_PREFIX, dir=folder)))
         except OSError as error:
@@ -68,10 +74,15 @@ class Room:
         room._is_passing = True
         return room
 
-    def keep_only(self, names: set[str]) -> None:
-        """Remove the folders of clips that are not known, such as half an upload."""
-        for path in self.folder.glob(f"{CLIP_PREFIX}*"):
-            if path.name not in names:
+    def clips(self) -> list[Path]:
+        """The folders that are named as those of clips are; others are none of ours."""
+        found = self.folder.glob(f"{CLIP_PREFIX}*")
+        return [path for path in found if _CLIP_NAME.fullmatch(path.name) and path.is_dir()]
+
+    def clear(self) -> None:
+        """Remove what a server left that was killed while something came, or was removed."""
+        for prefix in (_COMING_PREFIX, _GONE_PREFIX):
+            for path in self.folder.glob(f"{prefix}*"):
                 remove(path)
 
     def make(self, name: str) -> Path:
@@ -92,7 +103,7 @@ class Room:
             StorageError: the disk is full.
         """
         with storage_errors():
-            return Path(tempfile.mkdtemp(prefix=CLIP_PREFIX, dir=self.folder))
+            return Path(tempfile.mkdtemp(prefix=_COMING_PREFIX, dir=self.folder))
 
     def check(self, wanted_bytes: int = 0) -> None:
         """Refuse what would fill the disk before its first byte is written.
@@ -111,20 +122,23 @@ class Room:
         self._lock.close()
 
 
-def _is_locked(path: Path) -> bool:
+def _is_left(path: Path) -> bool:
+    """Whether a lock is there that nobody holds; a folder without one is none of ours."""
     try:
         with path.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
+    except (BlockingIOError, FileNotFoundError, NotADirectoryError):
         return False
-    return False
+    return True
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it, if it is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a folder with all that is in it, if it is there; at once, so that no half is left."""
+    gone = folder.with_name(f"{_GONE_PREFIX}{folder.name.removeprefix(_GONE_PREFIX)}")
+    with suppress(OSError):
+        folder.rename(gone)
+    for path in (gone, folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def seal(path: Path) -> tuple[str, int]:

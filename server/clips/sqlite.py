@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from model import counted
-from server.clips.job import RESULT, Job, restored_error
+from model import EchoError, counted
+from server.clips.job import RESULT, UPLOAD, Job, read_result, restored_error
 from server.clips.ledger import Take
 from server.clips.room import Room, remove, size_of
 from server.errors import AdmissionError, SettingsError, StorageError
@@ -64,20 +64,30 @@ class SqliteLedger:
         self._settings = settings
         self._lock = threading.Lock()
         self.room = Room(settings.clip_dir)
-        path = self.room.folder / "clips.sqlite3"
         try:
-            with _full_disk():
-                self._rows = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-                self._prepare()
-        except sqlite3.DatabaseError as error:
-            raise SettingsError(
-                f"{path.name} in GDKVM_CLIP_DIR cannot be read ({error}): move it away"
-            ) from error
-        self.jobs = {job.id: job for job in self._load()}
-        self._drop_what_lost_its_files()
-        self.room.keep_only(set(self.jobs))
+            is_new = self._open(self.room.folder / "clips.sqlite3")
+        except EchoError:
+            self.room.close()
+            raise
+        self._look_for_files()
+        self._take_in(is_new=is_new)
+        self.room.clear()
 
-    def _prepare(self) -> None:
+    def _open(self, path: Path) -> bool:
+        """Read the ledger, or make it; returns whether it was made now."""
+        with _usable(path):
+            self._rows = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            with _usable(path):
+                is_new = self._prepare()
+                self.jobs = {job.id: job for job in self._load()}
+        except EchoError:
+            self._rows.close()
+            raise
+        return is_new
+
+    def _prepare(self) -> bool:
+        """Make the ledger, if need be; returns whether it was made now."""
         # FULL: what a client was told is there survives a power cut, not only a crash.
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._rows.execute(f"PRAGMA {pragma}")
@@ -91,6 +101,7 @@ class SqliteLedger:
                 f"GDKVM_CLIP_DIR was written by another version of this server (ledger {version}, "
                 f"this one reads {SCHEMA_VERSION}): name another folder"
             )
+        return bool(version == 0)
 
     def _load(self) -> list[Job]:
         """Every clip, oldest first; one that was running is queued again."""
@@ -98,12 +109,41 @@ class SqliteLedger:
         rows = [dict(zip(_COLUMNS, row, strict=True)) for row in found]
         return [_job_of(row, self.room.folder) for row in rows]
 
-    def _drop_what_lost_its_files(self) -> None:
+    def _look_for_files(self) -> None:
+        """Work anew on clips that lost their result alone, and drop those that lost their files."""
         for job in list(self.jobs.values()):
-            wanted = job.folder / RESULT if job.state == "done" else job.upload
-            if job.state != "failed" and not wanted.is_file():
+            wanted = job.file(RESULT) if job.state == "done" else job.upload
+            if job.state == "failed" or wanted.is_file():
+                continue
+            if job.upload.is_file():
+                logger.error(
+                    "a clip's result is gone; it is worked on anew", extra={"clip": job.id}
+                )
+                _begin_anew(job)
+                self.save(job)
+            else:
                 logger.error("a clip's files are gone", extra={"clip": job.id})
                 self.remove(job)
+
+    def _take_in(self, *, is_new: bool) -> None:
+        """Take up clips that the ledger does not know, as after a restore without all of it.
+
+        Half an upload is removed; where all of the ledger was lost, it may be a clip that waits.
+        """
+        found = []
+        for folder in self.room.clips():
+            if folder.name in self.jobs:
+                continue
+            job = _job_in(folder)
+            if job is not None and (job.is_over or is_new):
+                found.append(job)
+            elif _is_half(folder):
+                remove(folder)
+        for job in sorted(found, key=lambda job: job.created_s):
+            self.jobs[job.id] = job
+            self.add(job)
+        if found:
+            logger.error("clips are here that the ledger had lost", extra={"count": len(found)})
 
     def start(self, take: Take, ended: Take) -> None:
         """Take up what an earlier run left; see Ledger."""
@@ -195,6 +235,21 @@ class SqliteLedger:
 
 
 @contextmanager
+def _usable(path: Path) -> Iterator[None]:
+    """Say what becomes of clips whose ledger is not: none is lost with it."""
+    try:
+        with _full_disk():
+            yield
+    except sqlite3.OperationalError as error:
+        raise SettingsError(f"{path.name} in GDKVM_CLIP_DIR cannot be used ({error})") from error
+    except sqlite3.DatabaseError as error:
+        raise SettingsError(
+            f"{path.name} in GDKVM_CLIP_DIR cannot be read ({error}): bring it back from a "
+            "backup, or move it away, and clips whose files are there are taken up without it"
+        ) from error
+
+
+@contextmanager
 def _full_disk() -> Iterator[None]:
     try:
         yield
@@ -202,6 +257,41 @@ def _full_disk() -> Iterator[None]:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise StorageError("no room is left on the disk; make some, or try later") from error
         raise
+
+
+def _begin_anew(job: Job) -> None:
+    """Forget all that was found in a clip."""
+    for path in job.folder.iterdir():
+        if path != job.upload:
+            path.unlink()
+    job.state, job.progress, job.finished_s, job.attempts, job.revision = "queued", None, None, 0, 0
+    job.finished.clear()
+
+
+def _is_half(folder: Path) -> bool:
+    """Whether a folder named like a clip's holds what a broken upload leaves, and no more."""
+    return {path.name for path in folder.iterdir()} <= {UPLOAD}
+
+
+def _job_in(folder: Path) -> Job | None:
+    """The clip in a folder, as far as its files tell; None where there is none.
+
+    What one waits for that has no result is found anew, of a view that only its file says.
+    """
+    job = Job(folder.name, folder, None, 0.0)
+    job.find_revision()
+    path = next((each for each in (job.upload, job.file(RESULT)) if each.is_file()), None)
+    if path is None:
+        return None
+    job.created_s, job.size_bytes = path.stat().st_mtime, size_of(folder)
+    try:
+        job.view = job.seen_view = read_result(job.file(RESULT))["clip"]["view"]
+    except (EchoError, OSError, KeyError, TypeError):
+        job.state = "queued"
+        return job
+    job.state, job.progress, job.finished_s = "done", 1.0, job.created_s
+    job.finished.set()
+    return job
 
 
 def _values_of(job: Job) -> tuple[Any, ...]:

@@ -47,7 +47,7 @@ class Pacs:
         return found
 
     def folders(self) -> list[Path]:
-        return list(self.served.parts.settings.clip_dir.glob("c_*"))
+        return [path for path in self.served.parts.settings.clip_dir.iterdir() if path.is_dir()]
 
 
 def associate(line: socket.socket, kind: str, title: str = TITLE) -> None:
