@@ -31,7 +31,9 @@ class Job:
         progress: share done, 0 to 1, None where unknown.
         error: why it failed, None unless it did.
         sha256: of the upload, empty until all of it is there.
-        maker: what worked on it: the program's version and the weights' checksum.
+        maker: what worked on it: the program's version, the weights' checksum and the precision;
+            empty where the next one like it is not to be answered with what that found.
+        is_found_here: whether this server has found in it what its result tells.
         attempts: how often work on it was begun.
         size_bytes: of all its files.
         revision: how often its outlines were corrected.
@@ -57,6 +59,7 @@ class Job:
     number: int = 0
     finished_s: float | None = None
     is_deleted: bool = False
+    is_found_here: bool = False
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     making: dict[str, "asyncio.Task[Path]"] = field(default_factory=dict)
 

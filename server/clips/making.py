@@ -1,6 +1,6 @@
 """Files made from a clip when somebody first asks for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ from server.study import (
     write_masks,
     write_study_pictures,
 )
+
+
+class OtherFindingsError(NotAvailableError):
+    """A clip's result tells other figures than this server finds; what is made would too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,12 @@ class Source:
 
         Raises:
             NotAvailableError: the weights that found it are no longer here.
+            OtherFindingsError: something else is found now.
         """
         edits = edits_of(self.document)
-        return self.analyse_with(Corrections(edits).apply, labels).with_edits(edits)
+        study = self.analyse_with(Corrections(edits).apply, labels).with_edits(edits)
+        check_findings(self.document, study.document)
+        return study
 
     def analyse_with(self, correct: Correct, labels: list[bytes] | None = None) -> Study:
         """Find all of it again with other corrections, of which the answer does not tell.
@@ -67,6 +74,40 @@ class Source:
             self.upload, self.predictor, view=self.view, limits=self.limits,
             progress=self.progress, labels=labels, correct=correct,
         )  # fmt: skip
+
+
+def check_findings(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to tell other figures of a clip than its result does.
+
+    Args:
+        then: the result as it was told; what it does not say, an older version did not know.
+        now: the same clip's result by this server.
+
+    Raises:
+        OtherFindingsError: EF, beats, number or size of frames differ.
+    """
+    if all(_agree(then[part], now[part]) for part in ("ef", "beats")) and all(
+        _agree(then["clip"][part], now["clip"][part]) for part in ("frames", "size")
+    ):
+        return
+    was, here = (each["model"].get("precision") for each in (then, now))
+    if was is not None and was != here:
+        raise OtherFindingsError(
+            f"this clip was measured in {was}, and in {here} the figures are others: set "
+            f"GDKVM_PRECISION={was}, or upload it again"
+        )
+    raise OtherFindingsError(
+        "this clip was measured by another version of the server, and this one finds other "
+        "figures in it: upload it again"
+    )
+
+
+def _agree(then: Any, now: Any) -> bool:
+    if isinstance(then, dict):
+        return all(name in now and _agree(value, now[name]) for name, value in then.items())
+    if isinstance(then, list):
+        return len(then) == len(now) and all(map(_agree, then, now))
+    return bool(then == now)
 
 
 Maker = Callable[[Path, Source], None]

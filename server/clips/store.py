@@ -149,8 +149,8 @@ class ClipStore:
     async def submit(self, job: Job, door: str) -> None:
         """Queue a clip whose upload is complete; from here on it survives a crash.
 
-        The same bytes for the same view, found in the store by the same weights, are answered from
-        there at once.
+        The same bytes for the same view, found in the store by the same weights in the same
+        precision, are answered from there at once.
 
         Args:
             job: the clip.
@@ -281,7 +281,7 @@ class ClipStore:
         Raises:
             NotFoundError: no such clip.
             NotFinishedError: its result is not there yet.
-            NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
+            NotAvailableError: the clip was deleted meanwhile, or what found it is gone.
             StorageError: the disk is full.
         """
         await self.refresh()
@@ -316,7 +316,7 @@ class ClipStore:
             StaleError: the result was corrected meanwhile.
             EditError: the frame is not there, or the outlines are none.
             MeasurementError: an outline cannot be measured.
-            NotAvailableError: the clip was deleted meanwhile, or its weights are gone.
+            NotAvailableError: the clip was deleted meanwhile, or what found it is gone.
             StorageError: the disk is full.
         """
         await self.refresh()

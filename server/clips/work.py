@@ -16,7 +16,7 @@ from model import EchoError, Predictor
 from server.clips.editing import Wanted, edited
 from server.clips.job import RESULT, UPLOAD, Job
 from server.clips.ledger import Ledger, OvertakenError
-from server.clips.making import MAKERS, Source, source_of
+from server.clips.making import MAKERS, OtherFindingsError, Source, source_of
 from server.clips.room import remove, size_of, write_whole
 from server.errors import (
     DrainingError,
@@ -71,7 +71,7 @@ class Works:
         self._leaving = leaving
         self._limits = IngestLimits(file_bytes=settings.upload_max_bytes)
         self._deidentifier = Deidentifier.of(settings.deidentify_key)
-        self.name = f"{version('gdkvm-live')}/{predictor.model.sha256}"
+        self.name = f"{version('gdkvm-live')}/{predictor.model.sha256}/{predictor.precision}"
 
     def attempt(self, job: Job) -> bool:
         """Work on a clip; False where the disk is too full to go on.
@@ -151,6 +151,7 @@ class Works:
             )  # fmt: skip
         job.seen_view = study.document["clip"]["view"]
         write_whole(job.folder / RESULT, json.dumps(study.document).encode())
+        job.is_found_here = True
         ef: dict[str, Any] = study.document["ef"]
         return ef
 
@@ -188,7 +189,7 @@ class Works:
         return True
 
     def twin(self, job: Job, *, is_done: bool) -> Job | None:
-        """The last clip of the same bytes and the same view that the same weights work on."""
+        """The last clip of the same bytes and the same view that is worked on in the same way."""
         wanted = (job.sha256, job.view, self.name)
         jobs = sorted(self._ledger.jobs.values(), key=lambda each: each.number)
         twins = (each for each in reversed(jobs) if each is not job)
@@ -210,6 +211,7 @@ class Works:
         write_whole(job.folder / RESULT, content)
         _share(twin.upload, job.upload)
         job.maker, job.seen_view = self.name, twin.seen_view
+        job.is_found_here = twin.is_found_here
         self._metrics.clip_duplicates.inc()
         return True
 
@@ -249,7 +251,8 @@ class Works:
             with self._changing(job):
                 path = job.file(name)
                 if not self._ledger.fetch(job, path.name):
-                    MAKERS[name](part, self._source(job))
+                    with self._finding(job):
+                        MAKERS[name](part, self._source(job))
                     part.rename(path)
                     self._ledger.keep(job, path.name)
         finally:
@@ -274,7 +277,11 @@ class Works:
 
     def _edit(self, job: Job, wanted: Wanted) -> dict[str, Any]:
         with self._changing(job):
-            study = edited(self._source(job), wanted)
+            source = self._source(job)
+            if not job.is_found_here:
+                with self._finding(job):
+                    source.analyse()
+            study = edited(source, wanted)
             content = json.dumps(study.document).encode()
             self._check_wanted(job)
             later = replace(job, revision=job.revision + 1)
@@ -286,6 +293,18 @@ class Works:
             job.revision, job.size_bytes = later.revision, later.size_bytes
             job.drop_older()
         return study.document
+
+    @contextmanager
+    def _finding(self, job: Job) -> Iterator[None]:
+        """Find a clip's figures again; where they are others, equal uploads are worked on anew."""
+        try:
+            yield
+        except OtherFindingsError:
+            job.maker = ""
+            with suppress(EchoError):
+                self._ledger.save(job)
+            raise
+        job.is_found_here = True
 
     @contextmanager
     def _changing(self, job: Job) -> Iterator[None]:
