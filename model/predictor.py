@@ -18,7 +18,7 @@ from model.colours import LOOK_FRAMES, ColourWatch
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
 from model.lookout import Lookout
-from model.preprocess import clip_region, find_sector, make_fit, to_network_input
+from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
 
@@ -39,6 +39,7 @@ class StreamState:
         spacing_mm: row and column spacing that the client declared, or None.
         fit: where the network looks, None before the first frame.
         is_locked: the sector was found or declared; until then every frame is searched for it.
+        background: grey of the screen around a sector that was found, 0 where it is black.
         lookout: what was seen lately of a sector that was found.
         colours: what was seen lately of colour over the heart.
         misled_frames: about so many frames before the last one were looked at in the wrong place,
@@ -50,6 +51,7 @@ class StreamState:
     spacing_mm: tuple[float, float] | None
     fit: Fit | None = None
     is_locked: bool = False
+    background: int = 0
     lookout: Lookout = field(default_factory=Lookout)
     colours: ColourWatch = field(default_factory=ColourWatch)
     misled_frames: int = 0
@@ -61,6 +63,7 @@ class StreamState:
             "spacing_mm": self.spacing_mm,
             "fit": None if self.fit is None else asdict(self.fit),
             "is_locked": self.is_locked,
+            "background": self.background,
             "lookout": asdict(self.lookout),
             "colours": asdict(self.colours),
         }
@@ -127,7 +130,7 @@ class Predictor:
             StateError: the network answered with numbers that are not finite.
         """
         state, fit = self._look(frame, state)
-        image_11HW = to_network_input(frame.pixels_HW, fit)
+        image_11HW = to_network_input(frame.pixels_HW, fit, state.background)
         probabilities_NHW, presence, memory = self.backend.step(image_11HW, state.memory)
         is_finite = np.isfinite(presence) and np.isfinite(probabilities_NHW).all()
         if not (is_finite and memory.is_finite()):
@@ -160,11 +163,13 @@ class Predictor:
         fit = make_fit(region or whole, (rows, cols), self.model.network_size, state.spacing_mm)
         # The grid moves under the memory.
         is_moved = region is not None and state.fit is not None
+        is_found = region is not None and state.region is None
         looking = replace(
             state,
             memory=MemoryState.zeros(self.backend.spec) if is_moved else state.memory,
             fit=fit,
             is_locked=region is not None,
+            background=background_of(frame.pixels_HW) if is_found else 0,
             lookout=Lookout(),
             misled_frames=0 if move is None else move.frames,
         )
@@ -195,14 +200,15 @@ class Predictor:
             region, fit = _read_region(view["region"]), _read_fit(view["fit"])
             spacing = None if view["spacing_mm"] is None else tuple(view["spacing_mm"])
             is_locked = bool(view["is_locked"])
-            # An earlier release kept neither.
+            # An earlier release kept none of these.
+            background = int(view.get("background", 0))
             lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
             colours = ColourWatch(**view.get("colours", {}))
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
         memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
-        return StreamState(memory, region, spacing, fit, is_locked, lookout, colours)
+        return StreamState(memory, region, spacing, fit, is_locked, background, lookout, colours)
 
     def self_test(self) -> bool:
         """Whether a synthetic clip gives the mask that the manifest records for these weights."""

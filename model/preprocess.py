@@ -19,6 +19,12 @@ SECTOR_CAP = 24
 """Brighter pixels count as this one, so that a thin bright line (an ECG trace, text) beside the
 sector smooths to less than SECTOR_LEVEL and does not join it."""
 
+BACKGROUND_SHARE = 0.5
+"""Where so much of a picture's edge has one grey, that is the background of its screen."""
+
+BACKGROUND_STEP = 2
+"""Greys so near to that of the background are background."""
+
 SECTOR_MIN_SHARE = 0.06
 """A sector covers at least this share of the image; smaller bright areas are text or noise."""
 
@@ -39,17 +45,17 @@ def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
         pixels_HW: luma of one frame.
 
     Returns:
-        The box of the largest connected bright area with a small margin, or None where no area is
-        large enough to be a sector (a black frame, a page of text).
+        The box of the largest connected area that stands out from the background, with a small
+        margin, or None where no area is large enough to be a sector (a black frame, a page of
+        text).
 
     Source:
         Shares and levels are our own, checked by eye on CAMUS and on the shared sample clips.
     """
     rows, cols = pixels_HW.shape
-    shrink = max(1, round(max(rows, cols) / SECTOR_SEARCH_PX))
-    small = cv2.resize(
-        pixels_HW, (max(1, cols // shrink), max(1, rows // shrink)), interpolation=cv2.INTER_AREA
-    )
+    small = _smaller(pixels_HW)
+    if background := _grey_of_edge(small):
+        small = _smaller(apart_from(pixels_HW, background))
     smooth = cv2.GaussianBlur(np.minimum(small, SECTOR_CAP), (0, 0), 2.0)
     bright = np.asarray(smooth > SECTOR_LEVEL, dtype=np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
@@ -66,6 +72,53 @@ def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
     last_row = min(rows, int(np.ceil((top + height) * scale_row + margin)))
     last_col = min(cols, int(np.ceil((left + width) * scale_col + margin)))
     return Region(first_row, first_col, last_row - first_row, last_col - first_col)
+
+
+def background_of(pixels_HW: NDArray[np.uint8]) -> int:
+    """The grey around the image on a screen that is not black, 0 on one that is.
+
+    A frame grabber may give black as 16, scanners have grey screens, and a film may show a window
+    on a white page.
+
+    Args:
+        pixels_HW: luma of one frame.
+    """
+    return _grey_of_edge(_smaller(pixels_HW))
+
+
+def apart_from(pixels_HW: NDArray[np.uint8], background: int) -> NDArray[np.uint8]:
+    """How far each pixel is from the grey of the background."""
+    if background == 0:
+        return pixels_HW
+    return np.asarray(cv2.absdiff(pixels_HW, np.full_like(pixels_HW, background)), np.uint8)
+
+
+def on_black(pixels_HW: NDArray[np.uint8], background: int) -> NDArray[np.uint8]:
+    """A picture with black in place of its background."""
+    if background == 0:
+        return pixels_HW
+    apart_HW = apart_from(pixels_HW, background)
+    _, kept_HW = cv2.threshold(apart_HW, BACKGROUND_STEP, 255, cv2.THRESH_BINARY)
+    return np.asarray(cv2.bitwise_and(pixels_HW, kept_HW), np.uint8)
+
+
+def _smaller(pixels_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy whose longer side is about SECTOR_SEARCH_PX long."""
+    rows, cols = pixels_HW.shape
+    shrink = max(1, round(max(rows, cols) / SECTOR_SEARCH_PX))
+    size = max(1, cols // shrink), max(1, rows // shrink)
+    return np.asarray(cv2.resize(pixels_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _grey_of_edge(small_HW: NDArray[np.uint8]) -> int:
+    """The grey that an edge has; 0 where it has many, or is as good as black."""
+    edge_P = np.concatenate([small_HW[0], small_HW[-1], small_HW[:, 0], small_HW[:, -1]])
+    counts_256 = np.bincount(edge_P, minlength=256)
+    level = int(counts_256.argmax())
+    if level <= SECTOR_LEVEL:
+        return 0
+    share = counts_256[level - 1 : level + 2].sum() / edge_P.size
+    return level if share >= BACKGROUND_SHARE else 0
 
 
 def clip_region(region: Region, size: tuple[int, int]) -> Region | None:
@@ -150,13 +203,21 @@ def rescale_labels(labels_HW: NDArray[np.uint8], size: tuple[int, int]) -> NDArr
     return np.asarray(scaled, np.uint8)
 
 
-def to_network_input(pixels_HW: NDArray[np.uint8], fit: Fit) -> NDArray[np.float32]:
-    """Crop, scale by area and pad; image_11HW with grey values in [0, 1]."""
+def to_network_input(
+    pixels_HW: NDArray[np.uint8], fit: Fit, background: int = 0
+) -> NDArray[np.float32]:
+    """Crop, scale by area and pad; image_11HW with grey values in [0, 1].
+
+    Args:
+        pixels_HW: luma of one frame.
+        fit: where the network looks.
+        background: grey of the screen around the image, which becomes black.
+    """
     region, box = fit.region, network_box(fit)
     crop = pixels_HW[
         region.top : region.top + region.height, region.left : region.left + region.width
     ]
-    scaled = rescale(crop, (box.height, box.width))
+    scaled = rescale(on_black(crop, background), (box.height, box.width))
     image_11HW = np.zeros((1, 1, fit.network_size, fit.network_size), np.float32)
     image_11HW[0, 0, box.top : box.top + box.height, box.left : box.left + box.width] = scaled
     image_11HW /= 255.0

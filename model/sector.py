@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Region
+from model.preprocess import apart_from, background_of, on_black
 
 T = TypeVar("T", bound=np.generic)
 
@@ -72,6 +73,7 @@ class Sector:
         depth_px: distance of the far arc from the apex.
         size: rows and columns of the image.
         bounds: the part of the image that it ends with, the whole image where None.
+        background: grey of the screen around it, 0 where that is black.
     """
 
     apex_row: float
@@ -81,6 +83,7 @@ class Sector:
     depth_px: float
     size: tuple[int, int]
     bounds: Region | None = None
+    background: int = 0
 
     @cached_property
     def inside(self) -> NDArray[np.bool_]:
@@ -100,7 +103,7 @@ class Sector:
 
     def seen(self, pixels_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture as the network is to see it: black outside the fan."""
-        return np.where(self.inside, pixels_HW, np.uint8(0))
+        return np.where(self.inside, on_black(pixels_HW, self.background), np.uint8(0))
 
     @property
     def margin_px(self) -> float:
@@ -147,7 +150,8 @@ def find_fan(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sect
     box = region or Region(0, 0, *size)
     stacked = np.max(np.stack([_crop(frame, box) for frame in frames]), axis=0)
     shrink = max(1, round(max(stacked.shape) / _SEARCH_PX))
-    bright_HW = _largest_bright(stacked, shrink)
+    background = min(background_of(_crop(frame, box)) for frame in (frames[0], frames[-1]))
+    bright_HW = _largest_bright(apart_from(stacked, background), shrink)
     if bright_HW is None:
         return None
     fan = _fit(bright_HW, _LINE_PX)
@@ -163,6 +167,7 @@ def find_fan(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sect
         depth_px=fan.depth_px * shrink,
         size=(size[0], size[1]),
         bounds=region,
+        background=background,
     )
 
 

@@ -112,9 +112,9 @@ def test_a_session_resumed_after_any_frame_goes_on_with_the_same_bits(
         assert end.to_bytes(sha256) == last.to_bytes(sha256)
 
 
-def smaller(frame: Frame) -> Frame:
-    """The same image at half of its size in a dark screen, as after a change of layout."""
-    pixels_HW = np.zeros_like(frame.pixels_HW)
+def smaller(frame: Frame, grey: int = 0) -> Frame:
+    """The same image at half of its size on a dark or grey screen, as after a change of layout."""
+    pixels_HW = np.full_like(frame.pixels_HW, grey)
     pixels_HW[30:90, 40:120] = frame.pixels_HW[::2, ::2]
     return replace(frame, pixels_HW=pixels_HW)
 
@@ -147,16 +147,18 @@ def test_a_declared_region_is_not_left(tiny_predictor: Predictor) -> None:
     assert {mask.fit.region for mask in masks} == {region}
 
 
+@pytest.mark.parametrize("grey", [0, 60])
 def test_a_session_resumed_about_a_move_goes_on_with_the_same_bits(
-    tiny_predictor: Predictor,
+    tiny_predictor: Predictor, grey: int
 ) -> None:
     frames = a_clip(40, seed=3)
-    frames = [smaller(each) for each in frames[:10]] + frames[10:]
+    frames = [smaller(each, grey) for each in frames[:10]] + frames[10:]
     whole, last = stream(tiny_predictor, frames)
     assert whole[0].fit != whole[-1].fit
     sha256 = tiny_predictor.model.sha256
     for cut in range(0, len(frames), 3):
         before, state = stream(tiny_predictor, frames[:cut])
+        assert cut not in (3, 6, 9) or state.background == grey
         resumed = tiny_predictor.resume(state.to_bytes(sha256))
         after, end = stream(tiny_predictor, frames[cut:], resumed)
         assert same(before + after, whole)
@@ -170,7 +172,7 @@ def test_a_session_of_an_earlier_release_goes_on(tiny_predictor: Predictor) -> N
     header = struct.Struct("<I32s")
     length, _ = header.unpack_from(saved)
     view = json.loads(saved[header.size :][:length])
-    del view["lookout"]
+    del view["lookout"], view["background"]
     text = json.dumps(view).encode()
     older = header.pack(len(text), hashlib.sha256(text).digest()) + text
     resumed = tiny_predictor.resume(older + saved[header.size + length :])

@@ -65,6 +65,20 @@ def test_the_fan_holds_the_tissue_and_neither_text_nor_ecg() -> None:
     assert not picture[found.inside & ~fan].any()
 
 
+@pytest.mark.parametrize("background", [16, 30, 240])
+def test_a_fan_on_a_grey_screen_is_found_and_seen_on_black(background: int) -> None:
+    fan = drawn_fan(35, 35)
+    picture = np.where(fan, speckle(fan), background).astype(np.uint8)
+    found = find_fan([picture], None)
+    assert found is not None
+    assert math.degrees(found.left_rad) == pytest.approx(35, abs=2)
+    assert found.apex_row + found.depth_px == pytest.approx(APEX[0] + DEPTH_PX, abs=10)
+    seen = found.seen(picture)
+    assert not seen[~fan].any()
+    is_apart = np.abs(picture.astype(int) - background) > 2
+    np.testing.assert_array_equal(seen[fan & is_apart], picture[fan & is_apart])
+
+
 @pytest.mark.parametrize("scale", [1, 3])
 def test_the_fan_less_its_margin_ends_where_the_probe_saw_no_further(scale: int) -> None:
     picture = np.kron(speckle(drawn_fan(35, 35)), np.ones((scale, scale), np.uint8))
