@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from model import ModelInfo
 from server.batch.errors import ListingError
 from server.batch.places import Place
 from server.batch.rows import BEATS, CLIPS, Outcome, Row, masks_name
@@ -45,6 +46,7 @@ class Parts:
         self._waiting_clips: list[Row] = []
         self._waiting_beats: list[Row] = []
         self.done: set[str] = set()
+        self._models: dict[str, str] = {}
         self.refused: Counter[str] = Counter()
         try:
             parts, beats = self._parts(CLIPS_FOLDER), self._parts(BEATS_FOLDER)
@@ -72,12 +74,31 @@ class Parts:
         if "input" not in pq.read_schema(written).names:
             raise _OtherTablesError
         rows = pq.read_table(written, schema=CLIPS)
+        # Of parts that differ in their columns, readers see those of the first one alone.
+        is_stale = not set(CLIPS.names) <= set(pq.read_schema(written).names)
         if again and rows["code"].null_count < len(rows):
             # A refused clip has no beats, so this part's are untouched.
-            rows = rows.filter(pc.is_null(rows["code"]))
+            rows, is_stale = rows.filter(pc.is_null(rows["code"])), True
+        if is_stale:
             self._place.write(CLIPS_FOLDER, name, partial(pq.write_table, rows))
+        versions = rows.select(["model_sha256", "model_version"]).to_pylist()
+        self._models |= {each["model_sha256"]: each["model_version"] for each in versions}
         self.done.update(rows["input"].to_pylist())
         self.refused.update(code for code in rows["code"].to_pylist() if code is not None)
+
+    def check_model(self, model: ModelInfo) -> None:
+        """See that no other weights found what is there: figures of both would be taken for alike.
+
+        Raises:
+            ListingError: others did.
+        """
+        other = next((each for each in self._models if each not in (None, model.sha256)), None)
+        if other is not None:
+            raise ListingError(
+                f"the results were found with version {self._models[other]} of the network "
+                f"(weights {other[:12]}), here is {model.version} ({model.sha256[:12]}): "
+                "name another folder"
+            )
 
     def add(self, outcome: Outcome) -> None:
         """Take one clip's rows; they last once ``flush`` returns."""

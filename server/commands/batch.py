@@ -42,9 +42,9 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
     """Work on all that is not done yet, and say how many rows there are.
 
     Raises:
-        EchoError: nothing to work on, no weights, or the results cannot be written.
+        EchoError: nothing to work on, no weights, results of others, or they cannot be written.
     """
-    load_info(request.task.model)
+    model = load_info(request.task.model)
     parts = Parts(open_place(request.out), again=request.again)
     try:
         wanted = list_inputs(request.told, request.out, request.task.key)
@@ -53,6 +53,7 @@ def run_batch(request: BatchRequest, terminal: Terminal) -> None:
             f"{counted(len(wanted), 'clip')}, {len(wanted) - len(todo)} of them done before"
         )
         if todo:
+            parts.check_model(model)
             cores = os.cpu_count() or 1
             workers = min(request.workers or cores, len(todo))
             # What another machine of a cluster has besides is Ray's to give.

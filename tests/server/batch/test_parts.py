@@ -16,6 +16,9 @@ from server.batch.errors import FetchError, ListingError, PlaceError
 from server.batch.parts import Parts
 from server.batch.places import Place, open_place
 from server.batch.rows import BEATS, CLIPS, Outcome, masks_name, refused
+from server.batch.work import Task
+from server.commands.batch import BatchRequest, run_batch
+from server.commands.terminal import Terminal
 
 
 def outcome(place: str, beats: int = 2) -> Outcome:
@@ -157,3 +160,40 @@ def test_other_peoples_tables_are_left_alone(
 def test_an_address_that_cannot_be_written_to_is_told_in_words(told: str) -> None:
     with pytest.raises((ListingError, PlaceError), match=told):
         open_place(told)
+
+
+def test_every_part_has_the_columns_of_this_version(told: str) -> None:
+    first = open_parts(told)
+    first.add(outcome("a"))
+    first.flush()
+    first.close()
+    earlier = pa.table({"input": ["b"], "code": [None], "ef_percent": [61.5]})
+    with files_at(told) as place:
+        place.write("clips.parquet", "part-000001.parquet", partial(pq.write_table, earlier))
+        place.write("beats.parquet", "part-000001.parquet", partial(pq.write_table, earlier))
+    open_parts(told).close()
+    with files_at(told) as place:
+        parts = [place.read("clips.parquet", name) for name in place.names("clips.parquet")]
+    tables = [pq.read_table(io.BytesIO(part)) for part in parts]
+    assert [table.schema.names for table in tables] == [CLIPS.names] * 2
+    assert [table["ef_percent"].to_pylist() for table in tables] == [[None], [61.5]]
+
+
+def test_weights_add_nothing_to_what_others_found(tmp_path: Path) -> None:
+    place, clips = str(tmp_path / "out"), tmp_path / "clips"
+    clips.mkdir()
+    done, waiting = clips / "a.dcm", clips / "b.dcm"
+    done.touch()
+    parts = open_parts(place)
+    found = outcome(str(done))
+    parts.add(Outcome(found.clip | {"model_sha256": "ab" * 32, "model_version": "0.1.0"}))
+    parts.flush()
+    parts.close()
+    request = BatchRequest(str(clips), place, Task())
+    run_batch(request, Terminal())  # nothing is to be done
+    waiting.touch()
+    with pytest.raises(
+        ListingError, match=r"version 0\.1\.0 of the network \(weights abababababab"
+    ):
+        run_batch(request, Terminal())
+    assert column(place, "clips.parquet") == [str(done)]
