@@ -121,6 +121,7 @@ class Mask:
         presence: probability that the frame shows an apical view of a left ventricle.
         drawn: names of the structures whose maps a person drew, in pieces and with holes as meant.
         is_coloured: colour lies over the heart, so that what is drawn is not to be measured.
+        still_since_seq: the frame whose image has been shown ever since, None where it moves.
     """
 
     probabilities_NHW: NDArray[np.float32]
@@ -128,3 +129,4 @@ class Mask:
     presence: float
     drawn: frozenset[str] = frozenset()
     is_coloured: bool = False
+    still_since_seq: int | None = None

@@ -20,6 +20,7 @@ from model.frame import Fit, Frame, Mask, Region
 from model.lookout import Lookout
 from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
+from model.stillness import StillWatch
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
 
 SELF_TEST_FRAMES = 3
@@ -42,6 +43,7 @@ class StreamState:
         background: grey of the screen around a sector that was found, 0 where it is black.
         lookout: what was seen lately of a sector that was found.
         colours: what was seen lately of colour over the heart.
+        stillness: since when the image has been the same.
         misled_frames: about so many frames before the last one were looked at in the wrong place,
             or under colour; 0 unless that was noticed with the last one.
     """
@@ -54,6 +56,7 @@ class StreamState:
     background: int = 0
     lookout: Lookout = field(default_factory=Lookout)
     colours: ColourWatch = field(default_factory=ColourWatch)
+    stillness: StillWatch = field(default_factory=StillWatch)
     misled_frames: int = 0
 
     def to_bytes(self, model_sha256: str) -> bytes:
@@ -66,6 +69,7 @@ class StreamState:
             "background": self.background,
             "lookout": asdict(self.lookout),
             "colours": asdict(self.colours),
+            "stillness": self.stillness.to_view(),
         }
         text = json.dumps(view).encode()
         header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
@@ -135,13 +139,17 @@ class Predictor:
         is_finite = np.isfinite(presence) and np.isfinite(probabilities_NHW).all()
         if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
-        mask = Mask(probabilities_NHW, fit, presence)
+        stillness = state.stillness.after(frame, image_11HW)
+        mask = Mask(probabilities_NHW, fit, presence, still_since_seq=stillness.since_seq)
         colours, misled = state.colours.after(frame, mask), state.misled_frames
         if colours.is_covered:
             mask = replace(mask, is_coloured=True)
             if not state.colours.is_covered:
                 misled = max(misled, LOOK_FRAMES)
-        return mask, replace(state, memory=memory, colours=colours, misled_frames=misled)
+        after = replace(
+            state, memory=memory, colours=colours, stillness=stillness, misled_frames=misled
+        )
+        return mask, after
 
     def _look(self, frame: Frame, state: StreamState) -> tuple[StreamState, Fit]:
         rows, cols = frame.pixels_HW.shape
@@ -204,11 +212,22 @@ class Predictor:
             background = int(view.get("background", 0))
             lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
             colours = ColourWatch(**view.get("colours", {}))
+            stillness = StillWatch.from_view(**view.get("stillness", {"cells": None}))
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
         memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
-        return StreamState(memory, region, spacing, fit, is_locked, background, lookout, colours)
+        return StreamState(
+            memory,
+            region,
+            spacing,
+            fit,
+            is_locked,
+            background=background,
+            lookout=lookout,
+            colours=colours,
+            stillness=stillness,
+        )
 
     def self_test(self) -> bool:
         """Whether a synthetic clip gives the mask that the manifest records for these weights."""

@@ -65,7 +65,7 @@ def measure_frame(
     if not found[0] or found[0][0][0] <= 0:
         unsure = ("view_uncertain",) if mask.presence < 0.5 else ()
         quality = Quality("fail", (NO_VENTRICLE, *unsure))
-        reading = Reading(None, contours, quality, mask.presence)
+        reading = Reading(None, contours, quality, mask.presence, mask.still_since_seq)
     else:
         reading = _measure_ventricle(mask, found, contours, spacing_mm)
     if mask.is_coloured:
@@ -113,7 +113,8 @@ def _measure_ventricle(
         border_share=border_share,
         **_wall_facts(mask, found, beside_P, steps_P, float(diameters.mean())),
     )
-    return Reading(lv, contours, judge(facts, axis.method), mask.presence)
+    quality = judge(facts, axis.method)
+    return Reading(lv, contours, quality, mask.presence, mask.still_since_seq)
 
 
 def _index_grid(

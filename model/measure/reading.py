@@ -76,9 +76,11 @@ class Reading:
             (row, column) source pixels whose last point repeats the first.
         quality: the verdict of the gates.
         presence: probability that the frame shows an apical view of a left ventricle.
+        still_since_seq: the frame whose image has been shown ever since, None where it moves.
     """
 
     lv: Ventricle | None
     contours: Mapping[str, tuple[NDArray[np.float32], ...]]
     quality: Quality
     presence: float
+    still_since_seq: int | None = None

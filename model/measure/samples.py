@@ -97,6 +97,11 @@ class SampleStore:
         """Forget the last rows."""
         self._stop = max(self._stop - count, self._start)
 
+    def drop_after(self, seq: int) -> None:
+        """Forget the rows of frames after one, by their numbers since the stream's first."""
+        seqs_T = self._rows_TC[self._start : self._stop, 1]
+        self._stop = self._start + int(np.searchsorted(seqs_T, seq, side="right"))
+
     def clear(self) -> None:
         """Forget all rows."""
         self._start = self._stop = 0

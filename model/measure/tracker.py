@@ -1,7 +1,7 @@
 """One stream's open beat: readings in, beats and a running EF out."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from math import hypot, inf
 from statistics import median
 from typing import Any, Self
@@ -15,6 +15,7 @@ from model.measure.clock import Clock
 from model.measure.curve import MIN_STROKE_SHARE
 from model.measure.cycles import find_cycles
 from model.measure.ejection import EjectionFraction, summarise
+from model.measure.progress import Progress
 from model.measure.reading import Reading
 from model.measure.rhythm import ClosedBeat, restored_beat
 from model.measure.samples import SampleStore, sample_row
@@ -67,38 +68,6 @@ AXIS_COSINE = 0.82
 """An axis turned by more than 35 degrees against the last frames' is no ventricle's."""
 
 
-@dataclass(slots=True)
-class Progress:
-    """Where a stream stands.
-
-    Attributes:
-        run: number of the open run; beats of one run share a clock and an unbroken curve.
-        epoch: rises after a pause so long that earlier beats no longer count.
-        restarts: of the clock, as far as they were noticed.
-        gaps: how often the curve broke.
-        last_usable_ms: time of the last frame measured, None before the first.
-        looked_ms: time of the last search for beats, None before the first.
-        still_index: volume index at which the image stands still, None while it moves.
-        still_since_ms: when the image came to stand still, None from when it moves for good.
-        axes: directions of the last frames' long axes, (row, column) of unit length.
-        is_finished: True when no frame follows.
-        first_seq: number of the stream's first frame, None before it; samples count from there, or
-            a number such as a time in nanoseconds would lose its last digits.
-    """
-
-    run: int = 0
-    epoch: int = 0
-    restarts: int = 0
-    gaps: int = 0
-    last_usable_ms: float | None = None
-    looked_ms: float | None = None
-    still_index: float | None = None
-    still_since_ms: float | None = None
-    axes: list[list[float]] = field(default_factory=list)
-    is_finished: bool = False
-    first_seq: int | None = None
-
-
 class BeatTracker:
     """Follow the volume curve of one stream; the same code serves live frames and whole clips."""
 
@@ -136,10 +105,12 @@ class BeatTracker:
             self._ef = None
             return ()
         volume_index = reading.lv.volume_index if reading.lv is not None and is_usable else None
-        is_cut = self._is_broken(time_ms) or self._moves_again(volume_index)
+        is_cut = self._is_broken(time_ms) or self._moves_again(volume_index, reading)
         beats = self._close_run() if is_cut else ()
         if is_usable:
             self._note_usable(time_ms)
+        if volume_index is not None and reading.still_since_seq is not None:
+            beats += self._hold(reading.still_since_seq, time_ms, volume_index)
         if self._at.still_index is not None:
             return beats
         if is_usable or len(self._store) > 0:
@@ -164,10 +135,7 @@ class BeatTracker:
             Beats revised: those that rest on such frames count no longer.
         """
         self._store.drop_last(frames)
-        times_ms = self._store.latest_times_ms()
-        last_ms = float(times_ms[-1]) if len(times_ms) else -inf
-        run = self._at.run
-        return self._close_run() + self._log.withdraw(run, last_ms)
+        return self._close_shortened()
 
     def finish(self) -> tuple[Beat, ...]:
         """Say that no frame follows.
@@ -286,6 +254,13 @@ class BeatTracker:
         self._ef = None
         return beats
 
+    def _close_shortened(self) -> tuple[Beat, ...]:
+        """Close a run whose last rows were dropped; beats that rest on those count no longer."""
+        times_ms = self._store.latest_times_ms()
+        last_ms = float(times_ms[-1]) if len(times_ms) else -inf
+        run = self._at.run
+        return self._close_run() + self._log.withdraw(run, last_ms)
+
     def _open_run(self) -> None:
         """Forget the curve."""
         self._store.clear()
@@ -330,10 +305,22 @@ class BeatTracker:
             if began_ms - since_ms > PAUSE_MS:
                 self._begin_view()
 
-    def _moves_again(self, volume_index: float | None) -> bool:
+    def _hold(self, since_seq: int, time_ms: float, volume_index: float) -> tuple[Beat, ...]:
+        """Leave out what noise made of an image that stands still, whatever its volume does."""
+        beats: tuple[Beat, ...] = ()
+        if self._at.still_index is None:
+            self._store.drop_after(since_seq - (self._at.first_seq or 0))
+            times_ms = self._store.latest_times_ms()
+            beats = self._close_shortened()
+            if self._at.still_since_ms is None:
+                self._at.still_since_ms = float(times_ms[-1]) if len(times_ms) else time_ms
+        self._at.still_index = volume_index
+        return beats
+
+    def _moves_again(self, volume_index: float | None, reading: Reading) -> bool:
         """Follow an image that stands still, and tell whether it does so no longer."""
         still = self._at.still_index
-        if still is None or volume_index is None:
+        if still is None or volume_index is None or reading.still_since_seq is not None:
             return False
         self._at.still_index = still + STILL_FOLLOWED * (volume_index - still)
         return abs(volume_index - still) > MIN_STROKE_SHARE * still

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model import load_predictor
 from model.colours import HELD_LOOKS, LOOK_FRAMES
+from server.ingest import open_clip
+from server.ingest.sample import sample_path
 from server.protocol import Codec, FrameHeader, Hello
 from server.session import Arrival, Session
 from tests.server.packets import VIDEO
@@ -39,7 +42,7 @@ def scene(index: int) -> NDArray[np.uint8]:
 
 def payloads(codec: Codec, scenes: list[NDArray[np.uint8]]) -> Iterator[bytes]:
     match codec:
-        case "rgb24":
+        case "rgb24" | "gray8":
             yield from (rgb.tobytes() for rgb in scenes)
         case "jpeg" | "png":
             yield from (cv2.imencode(f".{codec}", rgb[..., ::-1])[1].tobytes() for rgb in scenes)
@@ -61,6 +64,39 @@ def results(session: Session, codec: Codec, scenes: list[NDArray[np.uint8]]) -> 
         answer = session.answer(Arrival(header, memoryview(payload), time.perf_counter()))
         found.append([json.loads(message) for message in answer.messages])
     return found
+
+
+def jet(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The sample clip's picture with an orange jet at its mitral valve, 1.7 % of the picture."""
+    rgb = np.repeat(luma[..., None], 3, axis=2)
+    rows, columns = np.mgrid[: luma.shape[0], : luma.shape[1]] / np.array(luma.shape)[:, None, None]
+    is_jet = np.hypot((rows - 0.62) / 0.10, (columns - 0.52) / 0.055) < 1
+    rgb[is_jet] = (0.3 * rgb[is_jet] + 0.7 * np.array([230, 90, 10])).astype(np.uint8)
+    return rgb
+
+
+def test_a_jet_takes_the_ef_of_a_real_clip_elsewhere_and_is_noticed_where_colours_are_sent() -> (
+    None
+):
+    with open_clip(sample_path()) as clip:
+        lumas = [frame.pixels_HW for frame in clip.frames]
+    predictor = load_predictor(threads=1)
+
+    def told(codec: Codec, pictures: list[NDArray[np.uint8]]) -> Any:
+        hello = Hello(size=(lumas[0].shape[0], lumas[0].shape[1]), codec=codec)
+        return results(Session(hello, predictor), codec, pictures)[-1][0]["ef"]
+
+    jets = [jet(luma) for luma in lumas]
+    without = told("gray8", 5 * lumas)
+    unseen = told(
+        "gray8", 5 * [np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8) for rgb in jets]
+    )
+    assert without["state"] == unseen["state"] == "measured"
+    assert abs(unseen["percent"] - without["percent"]) > 3
+    seen = told("rgb24", 5 * jets)
+    assert seen["state"] == "withheld"
+    assert "colour_overlay" in seen["reasons"]
+    assert told("rgb24", 5 * [np.repeat(luma[..., None], 3, axis=2) for luma in lumas]) == without
 
 
 def new_session(codec: Codec) -> Session:

@@ -1,10 +1,12 @@
 """A scanner's freeze button: the same image goes on coming, and nothing of it is a beat."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.measure import BeatTracker, Reading
+from model.measure import BeatTracker, EjectionFraction, Reading
 from tests.model.measure.simulation import (
     EDV_ML,
     Followed,
@@ -67,6 +69,62 @@ def test_beats_go_on_after_a_freeze_and_none_spans_it(frozen_ms: float, fps: flo
     assert told.ef.heart_rate_bpm == pytest.approx(RATE_BPM, rel=0.03)
     assert "irregular_rhythm" not in told.ef.reasons
     assert "curve_interrupted" in told.ef.reasons
+
+
+def follow_noisy_freeze(
+    frozen_ms: tuple[float, float], seconds: float, noise_share: float, fps: float = 30.0
+) -> tuple[Followed, list[EjectionFraction]]:
+    """A held image whose noise moves its volume, told to be still once it has been for a second."""
+    times = frame_times_ms(seconds, fps)
+    first, last = frozen_ms
+    held = np.flatnonzero((times >= first) & (times < last))
+    heart_ms = np.where(times < first, times, np.maximum(times - (last - first), first))
+    volumes = Heart.regular(RATE_BPM, EF_PERCENT).volume_ml(heart_ms)
+    rng = np.random.default_rng(1)
+    is_held_T = np.isin(np.arange(len(times)), held)
+    share_T = np.where(is_held_T, noise_share, 0.01)
+    volumes *= 1 + share_T * rng.normal(0, 1, len(times))
+    readings = [
+        replace(reading_of(float(volume)), still_since_seq=int(held[0]))
+        if is_held_T[seq] and times[seq] - times[held[0]] >= 1_000
+        else reading_of(float(volume))
+        for seq, volume in enumerate(volumes)
+    ]
+    told, tracker = [], BeatTracker()
+    for seq, (time_ms, reading) in enumerate(zip(times, readings, strict=True)):
+        tracker.push(seq, round(time_ms * 1000), reading)
+        told.append(tracker.ejection_fraction())
+    return follow(times, readings), told
+
+
+@pytest.mark.parametrize("noise_share", [0.006, 0.02, 0.06])
+@pytest.mark.parametrize("first_ms", [4_100.0, 4_400.0, 4_700.0])
+@pytest.mark.parametrize("fps", [20, 30, 60])
+def test_the_noise_of_a_frozen_image_is_no_beat(
+    noise_share: float, first_ms: float, fps: float
+) -> None:
+    # A beat of a second, which noise may pretend before the image is known to be still, goes again.
+    followed, told = follow_noisy_freeze((first_ms, 24_000.0), 24.0, noise_share, fps)
+    before = [beat for beat in followed.beats() if not beat.reasons]
+    assert len(before) >= 3
+    for beat in before:
+        assert beat.ed_time_ms is not None
+        assert beat.ed_time_ms < first_ms
+    known = told[round((first_ms + 1_500) * fps / 1000) :]
+    assert {ef.state for ef in known} == {"measured"}
+    for ef in [*known, followed.ef]:
+        assert ef.percent == pytest.approx(EF_PERCENT, abs=2.5)
+        assert ef.heart_rate_bpm == pytest.approx(RATE_BPM, rel=0.04)
+
+
+@pytest.mark.parametrize(("frozen_ms", "fewest"), [(4_000.0, 7), (13_000.0, 4)])
+def test_beats_go_on_after_a_noisy_freeze(frozen_ms: float, fewest: int) -> None:
+    last_ms = 5_000.0 + frozen_ms
+    followed, _ = follow_noisy_freeze((5_000.0, last_ms), last_ms / 1000 + 6, 0.02)
+    assert followed.ef.percent == pytest.approx(EF_PERCENT, abs=2)
+    assert followed.ef.heart_rate_bpm == pytest.approx(RATE_BPM, rel=0.04)
+    # 5 s hold four beats at least, 6 s five; those before a freeze of more than 10 s do not count.
+    assert fewest <= followed.ef.beats <= fewest + 4
 
 
 def two_patients(
