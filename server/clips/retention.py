@@ -18,6 +18,15 @@ DAY_S = 86_400.0
 SWEEP_S = 60.0
 """How often to look for clips that have been kept long enough."""
 
+LEAP_S = DAY_S
+"""A clock that went so much further than the time that passed was set anew, rightly or not."""
+
+AWAY_S = 7 * DAY_S
+"""No server was away for so long, and for longer than clips are kept, unless the clock is wrong."""
+
+HOLD_S = DAY_S
+"""How long no clip is forgotten by its age then: somebody may set the clock right."""
+
 
 class Sweeper:
     """Forgets what has been kept long enough, now and then and when asked to."""
@@ -35,6 +44,11 @@ class Sweeper:
         self._metrics = metrics
         self._forget = forget
         self._leaving = leaving
+        now_s, run_s = time.time(), time.monotonic()
+        self._seen_s, self._held_until_s = (now_s, run_s), run_s
+        away_s = now_s - (ledger.room.last_used_s or now_s)
+        if away_s > max(AWAY_S, settings.clip_keep_days * DAY_S):
+            self._hold(away_s)
         self._thread = threading.Thread(target=self._sweep, name="clip-sweeper", daemon=True)
 
     def start(self) -> None:
@@ -43,14 +57,33 @@ class Sweeper:
 
     def tidy(self) -> None:
         """Make room, unless another server is at it, or nothing can be removed now."""
+        now_s = self._now_s()
         try:
             with self._ledger.sweeping() as is_ours:
-                for job in surplus(self._jobs(), self._settings, time.time()) if is_ours else ():
+                for job in surplus(self._jobs(), self._settings, now_s) if is_ours else ():
                     logger.info("clip makes room", extra={"clip": job.id})
                     self._forget(job)
         except (StorageError, StoreError) as error:
             logger.error("old clips stay for now", extra={"why": error.code})
         self._metrics.clip_store_bytes.set(sum(job.size_bytes for job in self._jobs()))
+
+    def _now_s(self) -> float:
+        """The time; 0, when nothing is old, while the clock is not to be relied on."""
+        (before_s, begun_s), self._seen_s = self._seen_s, (time.time(), time.monotonic())
+        now_s, run_s = self._seen_s
+        leap_s = (now_s - before_s) - (run_s - begun_s)
+        if leap_s > LEAP_S:
+            self._hold(leap_s)
+        self._ledger.room.note_use()
+        return now_s if run_s >= self._held_until_s else 0.0
+
+    def _hold(self, leap_s: float) -> None:
+        logger.error(
+            "the clock is far ahead of when it was last looked at: no clip is forgotten by its age "
+            "for a day",
+            extra={"days": round(leap_s / DAY_S, 1)},
+        )
+        self._held_until_s = time.monotonic() + HOLD_S
 
     def _jobs(self) -> list[Job]:
         return sorted(self._ledger.jobs.values(), key=lambda job: job.number)

@@ -25,7 +25,11 @@ _READ_BYTES = 1 << 20
 
 
 class Room:
-    """One server's folder, locked for as long as this process has it open."""
+    """One server's folder, locked for as long as this process has it open.
+
+    Attributes:
+        last_used_s: when a server last had it, in seconds since 1970; None where none had.
+    """
 
     def __init__(self, folder: Path, reserve_bytes: int = RESERVE_BYTES) -> None:
         """Make it, if need be, and lock it.
@@ -34,6 +38,7 @@ class Room:
             SettingsError: it cannot be used, or another server uses it.
         """
         self.folder = folder
+        self.last_used_s = _last_change_s(folder / "lock")
         self._is_passing = False
         self._reserve_bytes = reserve_bytes
         try:
@@ -115,11 +120,23 @@ class Room:
         if free_bytes < wanted_bytes + self._reserve_bytes:
             raise StorageError("too little room is left on the disk; make some, or try later")
 
+    def note_use(self) -> None:
+        """Let the next server see how long nobody had the folder."""
+        with suppress(OSError):
+            os.utime(self._lock.fileno())
+
     def close(self) -> None:
         """Let another server have it; one that passes is removed."""
         if self._is_passing:
             remove(self.folder)
         self._lock.close()
+
+
+def _last_change_s(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _is_left(path: Path) -> bool:
