@@ -31,6 +31,7 @@ from model.region import (
     Calibration,
     DeclaredRegion,
     choose_region,
+    choose_sector,
     declared_width,
 )
 from model.sector import Sector, fan_probes, film_probes, find_fan
@@ -68,6 +69,7 @@ __all__ = [
     "WeightsError",
     "biplane_volume_ml",
     "choose_region",
+    "choose_sector",
     "compare_r_waves",
     "correct_mask",
     "counted",

@@ -120,6 +120,7 @@ class Mask:
         fit: maps the network grid back onto the source image.
         presence: probability that the frame shows an apical view of a left ventricle.
         drawn: names of the structures whose maps a person drew, in pieces and with holes as meant.
+        is_one_of_several: the screen shows other sectors beside the one that is looked at.
         is_coloured: colour lies over the heart, so that what is drawn is not to be measured.
         still_since_seq: the frame whose image has been shown ever since, None where it moves.
     """
@@ -128,5 +129,6 @@ class Mask:
     fit: Fit
     presence: float
     drawn: frozenset[str] = frozenset()
+    is_one_of_several: bool = False
     is_coloured: bool = False
     still_since_seq: int | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Region
-from model.preprocess import find_sector
+from model.preprocess import find_sectors
 
 LOOK_FRAMES = 8
 """Every so many frames the sector is looked for."""
@@ -21,6 +21,9 @@ GROWN_LOOKS = 3
 SHRUNK_LOOKS = 23
 """Looks whose median counts: few where something lies outside of what the network sees; many where
 it sees too much, which costs less, and is often but a lost contact or a breath."""
+
+SEVERAL_LOOKS = 2
+"""Looks more with several sectors than with one of late from which a screen shows several."""
 
 MOST_OUTSIDE_SHARE = 0.2
 LEAST_FILLED_SHARE = 0.6
@@ -35,18 +38,35 @@ class Lookout:
     Attributes:
         frames: since it was looked for.
         boxes: where it was found in the last SHRUNK_LOOKS looks that found it, the latest last.
+        several_looks: looks of late that found other sectors of its size on the screen, less those
+            that found it alone; 0 to 3.
     """
 
     frames: int = 0
     boxes: tuple[Region, ...] = ()
+    several_looks: int = 0
 
-    def after(self, pixels_HW: NDArray[np.uint8]) -> "Lookout":
-        """Take in a stream's next frame."""
+    @property
+    def shows_several(self) -> bool:
+        """Whether the screen shows other sectors beside this one."""
+        return self.several_looks >= SEVERAL_LOOKS
+
+    def after(self, pixels_HW: NDArray[np.uint8], region: Region) -> "Lookout":
+        """Take in a stream's next frame.
+
+        Args:
+            pixels_HW: its luma.
+            region: where the network looks; of several sectors the one that lies there counts.
+        """
         if self.frames + 1 < LOOK_FRAMES:
             return replace(self, frames=self.frames + 1)
-        box = find_sector(pixels_HW)
-        found = self.boxes if box is None else (*self.boxes, box)[-SHRUNK_LOOKS:]
-        return Lookout(0, found)
+        sectors = find_sectors(pixels_HW)
+        if not sectors:
+            return replace(self, frames=0)
+        box = max(sectors, key=lambda each: _common_px(each, region))
+        step = 1 if len(sectors) > 1 else -1
+        several = min(max(self.several_looks + step, 0), SEVERAL_LOOKS + 1)
+        return Lookout(0, (*self.boxes, box)[-SHRUNK_LOOKS:], several)
 
     def moved_to(self, region: Region) -> "Move | None":
         """Where the last look found the sector gone to, None while it fills a region."""

@@ -140,7 +140,13 @@ class Predictor:
         if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
         stillness = state.stillness.after(frame, image_11HW)
-        mask = Mask(probabilities_NHW, fit, presence, still_since_seq=stillness.since_seq)
+        mask = Mask(
+            probabilities_NHW,
+            fit,
+            presence,
+            is_one_of_several=state.lookout.shows_several,
+            still_since_seq=stillness.since_seq,
+        )
         colours, misled = state.colours.after(frame, mask), state.misled_frames
         if colours.is_covered:
             mask = replace(mask, is_coloured=True)
@@ -162,7 +168,7 @@ class Predictor:
         if state.is_locked and state.fit is not None:
             if state.region is not None:
                 return replace(state, misled_frames=0), state.fit
-            lookout = state.lookout.after(frame.pixels_HW)
+            lookout = state.lookout.after(frame.pixels_HW, state.fit.region)
             move = lookout.moved_to(state.fit.region)
             if move is None:
                 return replace(state, lookout=lookout, misled_frames=0), state.fit
@@ -178,7 +184,7 @@ class Predictor:
             fit=fit,
             is_locked=region is not None,
             background=background_of(frame.pixels_HW) if is_found else 0,
-            lookout=Lookout(),
+            lookout=Lookout(several_looks=state.lookout.several_looks),
             misled_frames=0 if move is None else move.frames,
         )
         return looking, fit
@@ -242,8 +248,8 @@ def _read_region(values: dict[str, int] | None) -> Region | None:
     return None if values is None else Region(**values)
 
 
-def _read_lookout(frames: int, boxes: list[dict[str, int]]) -> Lookout:
-    return Lookout(frames, tuple(Region(**box) for box in boxes))
+def _read_lookout(frames: int, boxes: list[dict[str, int]], several_looks: int = 0) -> Lookout:
+    return Lookout(frames, tuple(Region(**box) for box in boxes), several_looks)
 
 
 def _read_fit(values: dict[str, Any] | None) -> Fit | None:

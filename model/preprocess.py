@@ -6,6 +6,8 @@ since (``model.lookout``). The box is scaled without distortion in millimetres a
 to a square.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,13 @@ BACKGROUND_STEP = 2
 SECTOR_MIN_SHARE = 0.06
 """A sector covers at least this share of the image; smaller bright areas are text or noise."""
 
+ALIKE_SHARE = 0.5
+"""Of two sectors on a screen the smaller one is at least this share as high, and as wide."""
+
+TOP_ROWS_SHARE, TOP_WIDTH_SHARE, TOP_OFF_SHARE = 0.125, 0.7, 0.2
+"""The top of a sector: of its height; at most so wide, and so far from its middle, of its width. A
+panel is as wide at its top as elsewhere; the halves of a sector beside a shadow lean together."""
+
 SECTOR_SEARCH_PX = 256
 """The search runs on a copy whose longer side is about this long."""
 
@@ -39,15 +48,20 @@ SECTOR_MARGIN_SHARE = 0.02
 
 
 def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
-    """The box of the ultrasound sector, found by content.
+    """The box of the ultrasound sector, found by content; of several the largest."""
+    return next(iter(find_sectors(pixels_HW)), None)
+
+
+def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
+    """The boxes of the ultrasound sectors on a screen, found by content.
 
     Args:
         pixels_HW: luma of one frame.
 
     Returns:
         The box of the largest connected area that stands out from the background, with a small
-        margin, or None where no area is large enough to be a sector (a black frame, a page of
-        text).
+        margin, then those of others that look like sectors of about its size; empty where no area
+        is large enough to be a sector (a black frame, a page of text).
 
     Source:
         Shares and levels are our own, checked by eye on CAMUS and on the shared sample clips.
@@ -59,13 +73,62 @@ def find_sector(pixels_HW: NDArray[np.uint8]) -> Region | None:
     smooth = cv2.GaussianBlur(np.minimum(small, SECTOR_CAP), (0, 0), 2.0)
     bright = np.asarray(smooth > SECTOR_LEVEL, dtype=np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count < 2:
-        return None
-    left, top, width, height, area = stats[1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]
-    if area < SECTOR_MIN_SHARE * small.size:
-        return None
-    scale_row, scale_col = rows / small.shape[0], cols / small.shape[1]
+    _, found_HW, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
+    places = [
+        _Place(int(label), *map(int, stats[label, :4]))
+        for label in largest_first
+        if stats[label, cv2.CC_STAT_AREA] >= SECTOR_MIN_SHARE * small.size
+    ]
+    if len(places) > 1:
+        places = [places[0], *_others_alike(np.asarray(found_HW, np.int32), places)]
+    return tuple(_in_source(place, small.shape, (rows, cols)) for place in places)
+
+
+class _Place(NamedTuple):
+    """The label and the box of a connected area on the smaller copy."""
+
+    label: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def _others_alike(labels_HW: NDArray[np.int32], places: list[_Place]) -> list[_Place]:
+    """Of all areas but the first those that look, as it does, like sectors, and are of its size."""
+    if not _is_pointed(labels_HW, places[0]):
+        return []
+    largest = places[0]
+    return [
+        place
+        for place in places[1:]
+        if _is_alike(place.height, largest.height)
+        and _is_alike(place.width, largest.width)
+        and _is_pointed(labels_HW, place)
+    ]
+
+
+def _is_alike(one: int, other: int) -> bool:
+    return min(one, other) >= ALIKE_SHARE * max(one, other)
+
+
+def _is_pointed(labels_HW: NDArray[np.int32], place: _Place) -> bool:
+    """Whether an area is narrow at its top, and that in the middle."""
+    label, left, top, width, height = place
+    rows = max(1, round(TOP_ROWS_SHARE * height))
+    strip_HW = labels_HW[top : top + rows, left : left + width] == label
+    at = np.flatnonzero(strip_HW.any(0))
+    off_px = abs(float(at[0] + at[-1]) - (width - 1)) / 2
+    is_narrow = float(at[-1] - at[0]) < TOP_WIDTH_SHARE * width
+    return is_narrow and off_px <= TOP_OFF_SHARE * width
+
+
+def _in_source(place: _Place, small: tuple[int, ...], size: tuple[int, int]) -> Region:
+    """The box of an area in the source, with a small margin."""
+    _, left, top, width, height = place
+    rows, cols = size
+    scale_row, scale_col = rows / small[0], cols / small[1]
     margin = SECTOR_MARGIN_SHARE * max(height * scale_row, width * scale_col)
     first_row = max(0, int(top * scale_row - margin))
     first_col = max(0, int(left * scale_col - margin))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Region
+from model.preprocess import find_sectors
 
 _FORMAT_2D, _TYPE_TISSUE, _TYPE_COLOUR_FLOW = 1, 1, 2
 _UNIT_CM = 3
@@ -163,6 +164,27 @@ def choose_region(
     if chosen.spacing_mm is None:
         warnings = (*warnings, "spacing_unusable")
     return Calibration(chosen.region(rows, columns), chosen.spacing_mm, not tissue, warnings)
+
+
+def choose_sector(frames: Sequence[NDArray[np.uint8]]) -> Region | None:
+    """Of several sectors on a screen the largest of those that move; None where it shows one.
+
+    Args:
+        frames: luma of a few frames of one size.
+    """
+    sectors = find_sectors(np.max(np.stack(frames), axis=0)) if frames else ()
+    if len(sectors) < 2:
+        return None
+    ranges_HW = np.ptp(np.stack(frames), axis=0)
+    motions = [
+        float(np.mean(ranges_HW[s.top : s.top + s.height, s.left : s.left + s.width] > _MOVES))
+        for s in sectors
+    ]
+    return next(
+        sector
+        for sector, motion in zip(sectors, motions, strict=True)
+        if motion >= _STILL_SHARE * max(motions)
+    )
 
 
 def _choose(

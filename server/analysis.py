@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from model import (
@@ -55,6 +55,8 @@ class Analysis:
         region: Region | None = None,
         spacing_mm: tuple[float, float] | None = None,
         correct: Correct | None = None,
+        *,
+        is_one_of_several: bool = False,
     ) -> None:
         """Begin a view.
 
@@ -63,10 +65,12 @@ class Analysis:
             region: box that holds the ultrasound image, None to find it by content.
             spacing_mm: row and column size of a pixel, None where unknown.
             correct: draws over the mask of a frame before it is measured.
+            is_one_of_several: the region is known to be one of several sectors on the screen.
         """
         self._predictor = predictor
         self._spacing_mm = spacing_mm
         self._correct = correct
+        self._is_one_of_several = is_one_of_several
         self._state = predictor.start(region, spacing_mm)
         self._tracker = BeatTracker()
         self._beats: dict[int, Beat] = {}
@@ -104,6 +108,8 @@ class Analysis:
         revised = self._tracker.forget_last(misled) if misled else ()
         if self._correct is not None:
             mask = self._correct(frame.seq, mask)
+        if self._is_one_of_several:
+            mask = replace(mask, is_one_of_several=True)
         inferred_s = time.perf_counter()
         reading = measure_frame(mask, self._spacing_mm, keeps_outlines=keeps_outlines)
         beats = revised + self._tracker.push(frame.seq, frame.time_us, reading)

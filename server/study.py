@@ -77,7 +77,10 @@ def analyse_clip(  # noqa: PLR0913 (all but two have a default)
     """
     frames: list[MeasuredFrame] = []
     with open_clip(path, limits) as clip:
-        analysis = Analysis(predictor, clip.sight, clip.spacing_mm, correct)
+        analysis = Analysis(
+            predictor, clip.sight, clip.spacing_mm, correct,
+            is_one_of_several=clip.is_one_of_several,
+        )  # fmt: skip
         for frame in clip.frames:
             finding = analysis.step(clip.seen(frame))
             frames.append(MeasuredFrame(frame.seq, frame.time_us, finding.reading))

@@ -19,7 +19,7 @@ from model.measure.contour import (
     sample,
     segment_lengths,
 )
-from model.measure.quality import COLOUR_OVERLAY, NO_VENTRICLE, FrameFacts, judge
+from model.measure.quality import COLOUR_OVERLAY, NO_VENTRICLE, SEVERAL_SECTORS, FrameFacts, judge
 from model.measure.reading import Point, Quality, Reading, Ventricle
 from model.measure.volume import disk_diameters, disk_volume
 
@@ -68,6 +68,9 @@ def measure_frame(
         reading = Reading(None, contours, quality, mask.presence, mask.still_since_seq)
     else:
         reading = _measure_ventricle(mask, found, contours, spacing_mm)
+    if mask.is_one_of_several and reading.quality.state != "fail":
+        quality = Quality("warn", (*reading.quality.reasons, SEVERAL_SECTORS))
+        reading = replace(reading, quality=quality)
     if mask.is_coloured:
         quality = Quality("fail", (COLOUR_OVERLAY, *reading.quality.reasons))
         return replace(reading, quality=quality)

@@ -79,6 +79,7 @@ AXIS_REASONS: dict[AxisMethod, str] = {
 NO_VENTRICLE = "no_left_ventricle"
 AXIS_FLIPPED = "axis_flipped"
 COLOUR_OVERLAY = "colour_overlay"
+SEVERAL_SECTORS = "several_sectors"
 
 FRAME_REASONS = tuple(
     dict.fromkeys(
@@ -88,6 +89,7 @@ FRAME_REASONS = tuple(
             AXIS_FLIPPED,
             *AXIS_REASONS.values(),
             COLOUR_OVERLAY,
+            SEVERAL_SECTORS,
         ]
     )
 )

@@ -82,6 +82,7 @@ _REASONS = {
     "ventricle_cut_off": "the ventricle is cut off by the edge of the image",
     "annulus_not_seen": "the mitral annulus is not seen",
     "axis_uncertain": "the long axis is uncertain",
+    "several_sectors": "the screen shows several images, of which one is measured",
 }
 
 

@@ -91,8 +91,10 @@ class Clip:
         size: rows and columns in pixels, the same for every frame.
         spacing_mm: distance of neighbouring pixel centres along a column and along a row
             (row spacing, column spacing), None where the file is not calibrated.
-        region: the part of the image that shows tissue, None where the file does not say.
+        region: the part of the image that shows tissue; where the file does not say, one of several
+            sectors, or None.
         sector: the fan that the picture shows inside the region, None where it shows none.
+        is_one_of_several: the pictures show other sectors beside the one that is looked at.
         time_base: where the frames' times come from.
         view: such as "A4C" or "PLAX", where the file names one.
         encoding: how the frames are stored, in words.
@@ -109,6 +111,7 @@ class Clip:
     view: str | None
     encoding: str
     sector: Sector | None = None
+    is_one_of_several: bool = False
     heart_rate_bpm: float | None = None
     r_wave_times_ms: tuple[float, ...] = ()
     notes: Notes = field(default_factory=Notes)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Frame, fan_probes, find_fan, rescale, square_size
+from model import Frame, choose_sector, fan_probes, find_fan, rescale, square_size
 from model.pictures import COLOURED_SHARE, PixelData, Storage, StoredPictures, find_pictures
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
@@ -65,8 +65,10 @@ def _open_pictures(
     calibration = calibrate(header, *stored_size, list(probes.values()))
     size = square_size(stored_size, pixel_width(header, calibration) or 1.0)
     check_size(*size, limits)
-    region = calibration.region and calibration.region.scaled(stored_size, size)
-    sector = find_fan([rescale(probe, size) for probe in probes.values()], region)
+    shown = [rescale(probe, size) for probe in probes.values()]
+    one = choose_sector(shown)
+    region = (calibration.region and calibration.region.scaled(stored_size, size)) or one
+    sector = find_fan(shown, region)
     inside_HW = tissue(sector, region, size, stored_size)
     times = frame_times(header, layout.declared_frames or stored.count, stored.count)
     notes = Notes(colour_overlay=calibration.shows_flow)
@@ -94,6 +96,7 @@ def _open_pictures(
         spacing_mm=calibration.spacing_mm,
         region=region,
         sector=sector,
+        is_one_of_several=one is not None,
         time_base=times.base,
         view=view_of(header),
         encoding=f"DICOM, {stored.decoder.words}",

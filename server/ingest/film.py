@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from model import Calibration, Frame, film_probes, find_fan, rescale, square_size
+from model import Calibration, Frame, choose_sector, film_probes, find_fan, rescale, square_size
 from model.pictures import COLOURED_SHARE, coloured_share, expand_range
 from server.ingest.clip import Clip, IngestLimits, Notes, TimeBase
 from server.ingest.errors import (
@@ -114,7 +114,8 @@ def open_film_clip(
         calibration = Calibration()
         if told is not None:
             calibration = told.calibrate([rescale(luma, facts.size) for luma in lumas])
-        region = calibration.region and calibration.region.scaled(facts.size, size)
+        one = choose_sector(lumas)
+        region = (calibration.region and calibration.region.scaled(facts.size, size)) or one
         sector = find_fan(lumas, region)
         inside_HW = tissue(sector, region, size, facts.size)
         notes.colour_overlay = calibration.shows_flow
@@ -128,6 +129,7 @@ def open_film_clip(
             spacing_mm=calibration.spacing_mm,
             region=region,
             sector=sector,
+            is_one_of_several=one is not None,
             time_base=_time_base(facts),
             view=None,
             encoding=f"{_CONTAINERS.get(demuxer, demuxer)}, {facts.codec}",

@@ -25,7 +25,7 @@ def watch(lookout: Lookout, box: Region, frames: int, region: Region) -> tuple[L
     """Show a picture for a while; what was told at each frame."""
     moves = []
     for _ in range(frames):
-        lookout = lookout.after(picture(box))
+        lookout = lookout.after(picture(box), region)
         move = lookout.moved_to(region)
         if move is not None:
             moves.append(move)
@@ -79,15 +79,51 @@ def test_a_black_screen_tells_nothing() -> None:
     before = settled(WHOLE)
     lookout = before
     for _ in range(50 * LOOK_FRAMES):
-        lookout = lookout.after(np.zeros(SIZE, np.uint8))
+        lookout = lookout.after(np.zeros(SIZE, np.uint8), WHOLE)
         assert lookout.moved_to(WHOLE) is None
     assert lookout == before
 
 
 def test_a_stream_is_not_looked_at_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    monkeypatch.setattr("model.lookout.find_sector", lambda pixels_HW: looks.append(pixels_HW))
+    monkeypatch.setattr("model.lookout.find_sectors", lambda pixels_HW: looks.append(pixels_HW))
     lookout = Lookout()
     for _ in range(80):
-        lookout = lookout.after(picture(WHOLE))
+        lookout = lookout.after(picture(WHOLE), WHOLE)
     assert len(looks) == 10
+
+
+LEFT, RIGHT = Region(40, 20, 140, 130), Region(40, 170, 140, 130)
+
+
+def wedges(*sides: tuple[Region, int]) -> NDArray[np.uint8]:
+    """Sectors that fill their boxes but for so many rows at the end."""
+    pixels_HW = np.zeros(SIZE, np.uint8)
+    row, col = np.mgrid[: SIZE[0], : SIZE[1]]
+    for box, short in sides:
+        down = row - box.top
+        wide = np.abs(col - box.left - box.width / 2) < 0.5 * box.width * down / box.height
+        pixels_HW[wide & (down < box.height - short)] = 90
+    return pixels_HW
+
+
+def test_of_two_sectors_the_one_that_is_looked_at_is_stayed_with() -> None:
+    lookout = Lookout()
+    for frame in range(400):
+        # now the one, now the other is the larger
+        short = 20 if frame // 40 % 2 else 0
+        lookout = lookout.after(wedges((LEFT, short), (RIGHT, 20 - short)), LEFT)
+        assert lookout.moved_to(LEFT) is None
+    assert lookout.shows_several
+
+
+def test_a_sector_beside_which_another_one_was_shown_stands_alone_again() -> None:
+    lookout = Lookout()
+    shown = []
+    for frame in range(12 * LOOK_FRAMES):
+        is_split = 4 * LOOK_FRAMES <= frame < 8 * LOOK_FRAMES
+        sides = [(LEFT, 0), (RIGHT, 0)] if is_split else [(LEFT, 0)]
+        lookout = lookout.after(wedges(*sides), LEFT)
+        shown.append(lookout.shows_several)
+    looks = shown[LOOK_FRAMES - 1 :: LOOK_FRAMES]
+    assert looks == [False] * 4 + [False, True, True, True] + [True] + [False] * 3

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from model.preprocess import (
     background_of,
     clip_region,
     find_sector,
+    find_sectors,
     make_fit,
     network_box,
     to_network_input,
@@ -213,6 +216,47 @@ def test_what_has_the_grey_of_the_screen_is_seen_as_black(background: int) -> No
     fit = make_fit(Region(0, 0, 288, 288), (288, 288), 144)
     found = to_network_input(grey_HW, fit, background)
     np.testing.assert_array_equal(found, to_network_input(tissue_HW.astype(np.uint8), fit))
+
+
+def beside(*images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.hstack(images)
+
+
+def test_two_sectors_on_a_screen_are_both_found() -> None:
+    image_HW, box = a_sector((300, 280))
+    found = find_sectors(beside(image_HW, image_HW))
+    middles = sorted(each.left + each.width / 2 for each in found)
+    wanted = box.left + box.width / 2
+    assert middles == pytest.approx([wanted, 280 + wanted], abs=6)
+
+
+def a_shadow(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A sector that a rib's shadow parts from its apex down."""
+    rows, cols = np.mgrid[: image_HW.shape[0], : image_HW.shape[1]].astype(np.float64)
+    angle = np.arctan2(cols - 0.52 * image_HW.shape[1], rows - 0.1 * image_HW.shape[0])
+    return np.where(np.abs(angle) < 0.15, 0, image_HW).astype(np.uint8)
+
+
+def a_panel(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A trace or a menu as large as the sector, beside it."""
+    panel_HW = np.zeros_like(image_HW)
+    panel_HW[40:250, 30:250] = 120
+    return beside(image_HW, panel_HW)
+
+
+def an_overview(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small copy in a corner, as scanners show beside a zoomed image."""
+    shown_HW = beside(np.zeros((300, 60), np.uint8), image_HW)
+    small_HW = cv2.resize(image_HW, (132, 141), interpolation=cv2.INTER_AREA)
+    shown_HW[:141, :132] = np.maximum(shown_HW[:141, :132], small_HW)
+    return shown_HW
+
+
+@pytest.mark.parametrize("shown", [a_shadow, a_panel, an_overview])
+def test_what_is_no_other_sector_is_taken_for_none(
+    shown: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+) -> None:
+    assert len(find_sectors(shown(a_sector((300, 280))[0]))) == 1
 
 
 def test_a_page_of_text_and_a_black_frame_show_no_sector() -> None:

@@ -1,6 +1,7 @@
 """A view's frames through the network that ships."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 
 from model import Frame, Predictor, load_predictor
 from server.analysis import Analysis
-from server.ingest import decode_luma, read_jpeg, read_sample
+from server.ingest import decode_luma, open_clip, read_jpeg, read_sample
+from server.study import analyse_clip
+from tests.server.ingest.making import save, ultrasound
 
 FPS = 60.0
 
@@ -59,6 +62,41 @@ def ef_of(frames: Sequence[NDArray[np.uint8]], predictor: Predictor) -> float:
     analysis.finish()
     assert analysis.ef.percent is not None, analysis.ef
     return analysis.ef.percent
+
+
+def side_by_side(left_HW: NDArray[np.uint8], right_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.hstack([left_HW, right_HW]))
+
+
+def test_the_ef_of_one_of_two_hearts_on_the_screen_says_so(tmp_path: Path) -> None:
+    # Rest beside stress: the same heart later in its beat, so that the EF is known.
+    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+    predictor = load_predictor(threads=1, precision="f32")
+    frames = [side_by_side(images[k % 30], images[(k + 15) % 30]) for k in range(75)]
+    analysis = Analysis(predictor)
+    for seq, image_HW in enumerate(frames):
+        analysis.step(Frame(seq, round(1e6 * seq / 30), image_HW), keeps_outlines=False)
+    analysis.finish()
+    assert "several_sectors" in analysis.ef.reasons
+    path = save(ultrasound(np.stack(frames), FrameTime="33.333"), tmp_path / "clip")
+    ef = analyse_clip(path, predictor).document["ef"]
+    assert ef["state"] == "measured"
+    assert "several_sectors" in ef["reasons"]
+    path = save(ultrasound(np.stack(images * 2), FrameTime="33.333"), tmp_path / "alone")
+    assert "several_sectors" not in analyse_clip(path, predictor).document["ef"]["reasons"]
+
+
+def test_of_two_hearts_in_a_clip_the_one_that_beats_is_measured(tmp_path: Path) -> None:
+    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+    predictor = load_predictor(threads=1, precision="f32")
+    for is_first in (True, False):
+        pairs = [(images[k % 30], images[0])[:: 1 if is_first else -1] for k in range(60)]
+        clip = np.stack([side_by_side(*pair) for pair in pairs])
+        path = save(ultrasound(clip, FrameTime="33.333"), tmp_path / "clip")
+        with open_clip(path) as opened:
+            assert opened.sight is not None
+            assert (opened.sight.left < 320) == is_first
+        assert analyse_clip(path, predictor).document["ef"]["state"] == "measured"
 
 
 def grabbed(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
