@@ -60,6 +60,8 @@ def picture(index: int) -> NDArray[np.uint8]:
     image[outer & is_above] = WALL
     image[cavity & is_above] = CAVITY
     image[atrium & ~is_above] = ATRIUM
+    # Tissue of one grey up to the edge would be taken for a grey screen.
+    image[[0, -1]] = image[:, [0, -1]] = 0
     return image
 
 
