@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from model.frame import Region
 from model.preprocess import find_sector, rescale
-from model.region import DeclaredRegion, choose_region
+from model.region import DeclaredRegion, choose_region, choose_sector
 from model.sector import find_fan
 
 Images = list[NDArray[np.uint8]]
@@ -23,7 +23,7 @@ def seen_served(
     """The frames as a served clip shows them to the network, the box that it looks at, their size.
 
     This is the fan, all else black; without one the declared region; without that what is bright
-    in the first frame that shows enough.
+    in the first frame that shows enough; of several sectors one that moves.
 
     Args:
         images: luma of every frame.
@@ -38,11 +38,12 @@ def seen_served(
         region = told.region and told.region.scaled((rows, columns), shown)
         told, (rows, columns) = replace(told, region=region), shown
         images, probes = ([rescale(each, shown) for each in some] for some in (images, probes))
-    fan = find_fan(probes, told.region)
+    region = told.region or choose_sector(probes)
+    fan = find_fan(probes, region)
     if fan is not None:
         return [fan.seen(image) for image in images], fan.box, told.spacing_mm
     found = (box for image in images if (box := find_sector(image)) is not None)
-    sight = told.region or next(found, Region(0, 0, rows, columns))
+    sight = region or next(found, Region(0, 0, rows, columns))
     return images, sight, told.spacing_mm
 
 
