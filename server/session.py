@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -357,7 +358,18 @@ class Session:
             SnapshotError: not such bytes, or another model's or version's.
             UnsupportedCodecError: frames of its codec cannot be decoded here.
         """
-        facts_text, memory, tracker, beats, *rest = unpack(blob, predictor.model.sha256)
+        parts = unpack(blob, predictor.model.sha256)
+        try:
+            return cls._restored(parts, predictor, token)
+        except StateError as error:
+            raise SnapshotError(f"the session cannot be read: {error.message}") from error
+        # Its checksum is right, so these bytes are what somebody wrote.
+        except (ValueError, LookupError, TypeError) as error:
+            raise SnapshotError("the session was kept by another version of the server") from error
+
+    @classmethod
+    def _restored(cls, parts: Sequence[bytes], predictor: Predictor, token: str) -> "Session":
+        facts_text, memory, tracker, beats, *rest = parts
         facts = json.loads(facts_text)
         hello = Hello.model_validate_json(json.dumps(facts["hello"]))
         session = cls(hello, predictor, token)
@@ -365,10 +377,7 @@ class Session:
             setattr(session, name, facts[name])
         session.saved_seq = session.last_seq
         session._farewell = facts["farewell"] and tuple(facts["farewell"])
-        try:
-            session._analysis.restore(memory, tracker, beats)
-        except StateError as error:
-            raise SnapshotError(f"the session cannot be read: {error.message}") from error
+        session._analysis.restore(memory, tracker, beats)
         session._decoder.catch_up(rest[: facts["packets"]])
         session._answers = AnswerRecord.from_parts(rest[facts["packets"] :])
         return session

@@ -198,7 +198,7 @@ class BeatTracker:
                 )
             return cls._restored(**content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StateError(f"not a snapshot of beats: {error}") from error
+            raise StateError("beats were stored by another version, or are none") from error
 
     @classmethod
     def _restored(

@@ -101,5 +101,12 @@ class SqliteStore:
 def _our_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.OperationalError, OSError) as error:
+        raise StoreError(f"snapshots cannot be kept in {path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"snapshots in {path} cannot be read ({error}): move it away; the sessions in it begin "
+            "anew"
+        ) from error
+    except sqlite3.Error as error:
         raise StoreError(f"snapshots cannot be kept in {path}: {error}") from error

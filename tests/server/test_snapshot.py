@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -12,6 +13,7 @@ from model import Predictor, load_predictor
 from server.errors import MalformedMessageError, SnapshotError
 from server.protocol import Codec, FrameHeader, Hello
 from server.session import Arrival, Session
+from server.snapshots import pack, unpack
 from tests.server.live import CountingBackend, counting_predictor, disc
 
 SIDE = 96
@@ -107,6 +109,49 @@ def h264(pictures: int, group: int) -> list[bytes]:
         picture.pts = seq
         packets += [bytes(packet) for packet in context.encode(picture)]
     return packets
+
+
+def with_new_hello(parts: list[bytes]) -> list[bytes]:
+    facts = json.loads(parts[0])
+    facts["hello"]["zoom"] = 2
+    return [json.dumps(facts).encode(), *parts[1:]]
+
+
+def with_new_beats(parts: list[bytes]) -> list[bytes]:
+    return [*parts[:3], json.dumps([[1, 2, 3]]).encode(), *parts[4:]]
+
+
+def with_new_tracker(parts: list[bytes]) -> list[bytes]:
+    tracker = json.loads(parts[2])
+    tracker["tally"]["of_light"] = 1
+    return [*parts[:2], json.dumps(tracker).encode(), *parts[3:]]
+
+
+def with_fewer_facts(parts: list[bytes]) -> list[bytes]:
+    facts = json.loads(parts[0])
+    del facts["opened_s"]
+    return [json.dumps(facts).encode(), *parts[1:]]
+
+
+def with_fewer_parts(parts: list[bytes]) -> list[bytes]:
+    return parts[:2]
+
+
+@pytest.mark.parametrize(
+    "change", [with_new_hello, with_new_beats, with_new_tracker, with_fewer_facts, with_fewer_parts]
+)
+def test_a_session_that_another_version_kept_is_refused_in_words(
+    counting: Predictor, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    session = Session(Hello(size=(48, 48)), counting)
+    session.answer(arrival(0, disc(0).tobytes()))
+    blob = session.snapshot()
+    assert blob is not None
+    sha256 = counting.model.sha256
+    Session.restore(blob, counting, "token")
+    changed = pack(sha256, change(list(unpack(blob, sha256))))
+    with pytest.raises(SnapshotError, match="by another version"):
+        Session.restore(changed, counting, "token")
 
 
 @pytest.mark.parametrize("cut", [1, 4, 9, 10, 11])
