@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,7 @@ class Recorder:
         choice = predictor.choice
         facts = {
             "session": session.name,
+            "software": version("gdkvm-live"),
             "model": predictor.identity,
             "backend": choice and choice.backend,
             "precision": predictor.precision,

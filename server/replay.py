@@ -28,10 +28,12 @@ class Begin(BaseModel):
 
     Attributes:
         precision: None where the server did not choose it.
+        software: version of the server; None in logs of those that did not say.
     """
 
     format: int
     session: str
+    software: str | None = None
     model: ModelName
     backend: Literal["openvino", "onnxruntime", "torch"] | None
     precision: str | None
@@ -259,7 +261,10 @@ def _header(facts: Mapping[str, Any]) -> FrameHeader:
 def first_difference(
     recorded: list[dict[str, Any]], found: list[dict[str, Any]], seq: int | None
 ) -> Difference | None:
-    """Name the first field in which two answers differ, masks before what is measured in them."""
+    """Name the first field in which two answers differ, masks before what is measured in them.
+
+    A field that was not recorded is one that a later version of the server tells of.
+    """
     for then, now in zip(recorded, found, strict=False):
         if then.get("mask_sha256") != now.get("mask_sha256"):
             return Difference(seq, "mask_sha256", then.get("mask_sha256"), now.get("mask_sha256"))
@@ -275,7 +280,7 @@ def first_difference(
 def _differing(place: str, then: Any, now: Any) -> tuple[str, Any, Any] | None:
     """Look into two values of JSON side by side."""
     if isinstance(then, dict) and isinstance(now, dict):
-        pairs = [(f"{place}.{key}", then.get(key), now.get(key)) for key in {**then, **now}]
+        pairs = [(f"{place}.{key}", value, now.get(key)) for key, value in then.items()]
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         pairs = [(f"{place}[{n}]", *each) for n, each in enumerate(zip(then, now, strict=True))]
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ def run_replay(path: Path, frames: Path | None, threads: int, terminal: Terminal
             outcome = replay(log, predictor, find, lambda place: bar.show(place, size))
     terminal.give(document(log, outcome))
     if outcome.difference is not None:
-        raise CommandError("differs", str(outcome.difference))
+        here = version("gdkvm-live")
+        others = ""
+        if begin.software not in (None, here):
+            others = f"; version {begin.software} of the server recorded it, this is {here}"
+        raise CommandError("differs", f"{outcome.difference}{others}")
     terminal.say(f"{counted(outcome.results, 'mask')} and the EF come out as recorded, bit for bit")
     terminal.say(f"{counted(outcome.dropped, 'frame')} dropped then and now")
     if not outcome.has_end:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,18 @@ def test_a_difference_is_exit_code_1_and_said_in_words(
     assert "as recorded" in done.stdout
 
 
+def test_a_difference_to_another_version_names_both(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "server.commands.replay.load_predictor", lambda *_, **__: counting_predictor(Forgetful())
+    )
+    assert "version" not in gdkvm("replay", log).stderr
+    monkeypatch.setattr("server.commands.replay.version", lambda _: "99.1")
+    said = gdkvm("replay", log).stderr
+    assert f"version {version('gdkvm-live')} of the server recorded it, this is 99.1" in said
+
+
 @pytest.mark.parametrize(
     ("then", "now", "what"),
     [
@@ -170,6 +183,8 @@ def test_a_difference_is_exit_code_1_and_said_in_words(
         ([{"type": "result"}], [{"type": "result"}, {"type": "beat"}], "messages"),
         ([{"code": "bad_state"}], [{"type": "result"}], "code"),
         ([{"lv": None}], [{"lv": None}], None),
+        ([{"ef": {"percent": 57.1}}], [{"ef": {"percent": 57.1, "stage": "rest"}, "n": 1}], None),
+        ([{"type": "result", "lv": None}], [{"code": "bad_state"}], "type"),
     ],
 )
 def test_a_difference_is_named_by_its_place(
