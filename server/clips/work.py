@@ -14,7 +14,7 @@ from typing import Any
 
 from model import EchoError, Predictor
 from server.clips.editing import Wanted, edited
-from server.clips.job import RESULT, UPLOAD, Job
+from server.clips.job import RESULT, UPLOAD, Job, read_result
 from server.clips.ledger import Ledger, OvertakenError
 from server.clips.making import MAKERS, OtherFindingsError, Source, source_of
 from server.clips.room import remove, size_of, write_whole
@@ -205,10 +205,13 @@ class Works:
         try:
             if not self._ledger.fetch(twin, RESULT):
                 return False
-            content = (twin.folder / RESULT).read_bytes()
+            document = read_result(twin.folder / RESULT)
         except FileNotFoundError:  # deleted at this moment
             return False
-        write_whole(job.folder / RESULT, content)
+        except EngineError:  # damaged; nothing like it is to be answered with that
+            twin.maker = ""
+            return False
+        write_whole(job.folder / RESULT, json.dumps(document).encode())
         _share(twin.upload, job.upload)
         job.maker, job.seen_view = self.name, twin.seen_view
         job.is_found_here = twin.is_found_here
@@ -285,6 +288,9 @@ class Works:
             content = json.dumps(study.document).encode()
             self._check_wanted(job)
             later = replace(job, revision=job.revision + 1)
+            # Left of one whose result was lost, they would be taken for this one's.
+            for path in job.folder.glob(f"r{later.revision}-*"):
+                path.unlink(missing_ok=True)
             with _undoing(later.file(RESULT)):
                 write_whole(later.file(RESULT), content)
                 later.size_bytes = later.size_to_keep()

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from model import EchoError
+from server.clips import Wanted
 from server.clips.job import RESULT
 from server.clips.room import Room
 from server.errors import SettingsError
 from tests.server.clips.keeping import Keeper
+
+RESTORED = Wanted(0, None, None, None)
 
 
 @pytest.fixture
@@ -89,7 +92,25 @@ async def test_a_damaged_result_is_said_to_be_so(lone: Keeper) -> None:
     job.file(RESULT).write_bytes(job.file(RESULT).read_bytes()[:100])
     with pytest.raises(EchoError, match="damaged: upload it again"):
         await lone.store.result(job.id)
-    assert (await lone.store.result(other.id))["clip"]["frames"]
+    found = await lone.store.result(other.id)
+    again = await lone.done()
+    assert (await lone.store.result(again.id))["frames"] == found["frames"]
+
+
+async def test_no_file_of_a_correction_that_was_lost_is_taken_for_the_next_ones(
+    lone: Keeper,
+) -> None:
+    job = await lone.done()
+    await lone.store.edit(job.id, RESTORED)
+    stale = await lone.store.artefact(job.id, "frames.csv")
+    stale.write_text("of the correction that was lost")
+    await lone.stop()
+    job.file(RESULT).unlink()
+    lone.start()
+    await lone.store.edit(job.id, RESTORED)
+    made = await lone.store.artefact(job.id, "frames.csv")
+    assert made.name == stale.name
+    assert made.read_text().startswith("seq,")
 
 
 async def test_what_is_left_of_a_removal_that_was_cut_short_is_removed(lone: Keeper) -> None:
