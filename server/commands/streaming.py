@@ -93,8 +93,18 @@ def _policy(request: StreamRequest) -> Literal["latest", "every"]:
 
 
 def frames_of(clip: Clip) -> Iterator[Frame]:
-    """Turn decoded frames into what the client sends: the sector, without the text beside it."""
+    """Turn decoded frames into what the client sends: the sector, without the text beside it.
+
+    Raises:
+        CommandError: colour lies over the image; of the luma that is sent the server could not tell.
+    """
     for frame in clip.frames:
+        if clip.colour_overlay:
+            raise CommandError(
+                "colour_overlay",
+                "the clip shows colour Doppler, under which no ejection fraction can be measured; "
+                "it is not streamed",
+            )
         yield Frame.of_pixels(frame.seq, frame.time_us, clip.seen(frame).pixels_HW)
 
 

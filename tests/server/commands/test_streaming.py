@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from gdkvm_client import Beat, EjectionFraction, Summary
@@ -7,12 +9,14 @@ from server.commands.streaming import (
     StreamRequest,
     beat_line,
     client_errors,
+    frames_of,
     hello_of,
     summary_lines,
     websocket_url,
 )
 from server.commands.terminal import CommandError, code_of
-from server.ingest import Clip, TimeBase, sample_path
+from server.ingest import Clip, TimeBase, open_clip, sample_path
+from tests.server.phantom import phantom_clip
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,17 @@ def test_a_clip_of_a_view_without_an_ef_is_not_streamed(view: str) -> None:
     with pytest.raises(CommandError, match=f"the file says that it shows {view}") as caught:
         hello_of(clip_of(None, view), request)
     assert code_of(caught.value) == "view_not_apical"
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_clip_with_colour_doppler_is_not_streamed_in_grey(tmp_path: Path, flow: bool) -> None:
+    sent = []
+    with open_clip(phantom_clip(tmp_path / "clip.dcm", count=24, flow=flow)) as clip:
+        try:
+            sent.extend(frames_of(clip))
+        except CommandError as error:
+            assert code_of(error) == "colour_overlay"
+    assert len(sent) == (0 if flow else 24)
 
 
 def test_a_live_pace_may_lose_frames_and_no_other() -> None:
