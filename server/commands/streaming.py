@@ -96,7 +96,7 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
     """Turn decoded frames into what the client sends: the sector, without the text beside it.
 
     Raises:
-        CommandError: colour lies over the image; of the luma that is sent the server could not tell.
+        CommandError: colour lies over the image; of grey frames the server could not tell.
     """
     for frame in clip.frames:
         if clip.colour_overlay:
