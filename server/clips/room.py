@@ -71,6 +71,8 @@ class Room:
                 for left in folder.glob(f"{_PASSING_PREFIX}*"):
                     if _is_left(left / "lock"):
                         remove(left)
+                for left in folder.glob(f"{_GONE_PREFIX}*"):
+                    remove(left)
                 room = cls(Path(tempfile.mkdtemp(prefix=_PASSING_PREFIX, dir=folder)))
         except OSError as error:
             raise SettingsError(

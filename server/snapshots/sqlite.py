@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.errors import StoreError
@@ -46,25 +46,39 @@ class SqliteStore:
             StoreError: it cannot be opened, or its folder is another user's.
         """
         self._writes = 0
+        self._path = path
         with _our_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if path.parent.stat().st_uid != os.getuid():
-                raise StoreError(f"{path.parent} belongs to another user")
-            path.touch(mode=0o600)
-            self._path = path
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute(_TABLE)
-            self._connection.execute(_PURGE, (time.time(),))
+            self._open()
+
+    def _open(self) -> None:
+        path = self._path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if path.parent.stat().st_uid != os.getuid():
+            raise StoreError(f"{path.parent} belongs to another user")
+        path.touch(mode=0o600)
+        self._inode = path.stat().st_ino
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(_TABLE)
+        self._connection.execute(_PURGE, (time.time(),))
+
+    def _open_anew_where_gone(self) -> None:
+        """Leave a file that was removed, as temporary ones are in time: nobody else finds it."""
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:
+                return
+        self._connection.close()
+        self._open()
 
     def put(self, lease: Lease, stored: bytes | None, ttl_s: float) -> bool:
         """Write a snapshot; see SnapshotStore."""
         now_s = time.time()
         values = (lease.name, lease.epoch, now_s + ttl_s, stored, now_s)
         with _our_errors(self._path):
+            self._open_anew_where_gone()
             is_written = self._connection.execute(_PUT, values).rowcount == 1
             self._writes += 1
             if self._writes % PURGE_EVERY == 0:
@@ -74,6 +88,7 @@ class SqliteStore:
     def look(self, name: str) -> Held | None:
         """Read what is kept; see SnapshotStore."""
         with _our_errors(self._path):
+            self._open_anew_where_gone()
             found = self._connection.execute(_LOOK, (name, time.time())).fetchone()
         return Held(Lease(name, found[0]), found[1]) if found else None
 
@@ -81,13 +96,16 @@ class SqliteStore:
         """Take a session over; see SnapshotStore."""
         now_s = time.time()
         with _our_errors(self._path):
+            self._open_anew_where_gone()
             found = self._connection.execute(_CLAIM, (name, now_s + ttl_s, now_s)).fetchall()
         return Held(Lease(name, found[0][0]), found[0][1]) if found else None
 
     def find_moved(self, leases: Sequence[Lease]) -> list[Lease]:
         """Those whose sessions somebody claimed; see SnapshotStore."""
-        now_s, ask = time.time(), self._connection.execute
+        now_s = time.time()
         with _our_errors(self._path):
+            self._open_anew_where_gone()
+            ask = self._connection.execute
             return [
                 each for each in leases if ask(_MOVED, (each.name, each.epoch, now_s)).fetchone()
             ]

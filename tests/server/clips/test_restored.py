@@ -75,6 +75,16 @@ async def test_folders_of_others_are_left_alone(lone: Keeper, name: str) -> None
     assert other.read_bytes() == lone.clip
 
 
+def test_what_a_server_was_removing_when_it_was_killed_goes_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    half = tmp_path / ".gone-server-abc" / "masks.npz"
+    half.parent.mkdir()
+    half.write_bytes(b"half of a folder")
+    Room.passing(tmp_path).close()
+    assert not half.parent.exists()
+
+
 async def test_a_clip_that_lost_its_result_is_worked_on_anew(lone: Keeper) -> None:
     job = await lone.done()
     found, made = await lone.store.result(job.id), await lone.store.artefact(job.id, "masks.npz")

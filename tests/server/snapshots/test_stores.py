@@ -192,6 +192,18 @@ def test_a_file_that_is_no_store_stops_the_start_and_is_left_alone(tmp_path: Pat
     assert path.read_bytes() == b"a letter" * 1000
 
 
+def test_a_file_that_was_removed_as_temporary_is_made_anew(tmp_path: Path, lease: Lease) -> None:
+    path = tmp_path / "sessions" / "sessions.sqlite"
+    stores = [SqliteStore(path), SqliteStore(path)]
+    assert stores[0].put(lease, b"before", LONG_S)
+    shutil.rmtree(path.parent)
+    assert stores[0].put(lease, b"after", LONG_S)
+    for store in (stores[1], SqliteStore(path)):
+        assert store.look(lease.name) == Held(lease, b"after")
+        store.close()
+    stores[0].close()
+
+
 def test_the_file_does_not_grow_with_what_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
     store = SqliteStore(path)
