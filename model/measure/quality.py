@@ -109,6 +109,7 @@ class BeatFacts:
         stroke_per_noise: fall of the volume over the standard deviation of a single frame.
         frames_per_beat: frame rate over heart rate.
         bursts_per_beat: in which its frames are stamped; NaN where that is no more than in pairs.
+        moves_per_beat: frames in which the curve moves; NaN where that is most of them.
         fps: frame rate.
         fps_when_fast: frame rate where the heart rate is above 120 a minute.
         heart_rate_bpm: of this beat.
@@ -122,6 +123,7 @@ class BeatFacts:
     stroke_per_noise: float
     frames_per_beat: float
     bursts_per_beat: float
+    moves_per_beat: float
     fps: float
     fps_when_fast: float
     heart_rate_bpm: float
@@ -138,6 +140,7 @@ BEAT_GATES = (
     Gate("stroke_per_noise", "noisy_curve", (6.0, inf), (4.0, inf)),
     Gate("frames_per_beat", "frame_rate_too_low", (10.0, inf), (10.0, inf)),
     Gate("bursts_per_beat", "frame_rate_too_low", (14.0, inf), (14.0, inf)),
+    Gate("moves_per_beat", "frame_rate_too_low", (3.1, inf), (3.1, inf)),
     Gate("fps", "low_frame_rate", (19.5, inf), (8.0, inf)),
     # 29 and 19.5 allow for 29.97 frames a second and for rounded frame times.
     Gate("fps_when_fast", "frame_rate_too_low", (29.0, inf), (29.0, inf)),

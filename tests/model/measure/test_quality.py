@@ -23,7 +23,7 @@ GOOD_FRAME = FrameFacts(
 )  # fmt: skip
 GOOD_BEAT = BeatFacts(
     usable_share=1.0, ef_percent=60.0, ef_per_fac=1.45, length_ratio=0.85, jumps_share=0.0,
-    stroke_per_noise=20.0, frames_per_beat=30.0, bursts_per_beat=nan,
+    stroke_per_noise=20.0, frames_per_beat=30.0, bursts_per_beat=nan, moves_per_beat=nan,
     fps=30.0, fps_when_fast=nan, heart_rate_bpm=65.0,
 )  # fmt: skip
 
