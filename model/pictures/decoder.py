@@ -20,7 +20,6 @@ from model.pictures.libraries import decode
 from model.pictures.pixels import (
     Components,
     as_bytes,
-    coloured_share,
     expand_range,
     greys_by_window,
     holds_bytes,
@@ -55,12 +54,11 @@ class Decoder:
     luma: Callable[[bytes], NDArray[np.uint8]]
     threads: int = PROCESSOR_THREADS
 
-    def coloured_share(self, frame: bytes, inside_HW: NDArray[np.bool_] | None) -> float:
-        """Measure the share of coloured pixels among those that count, all where None."""
+    def colours(self, frame: bytes) -> NDArray[np.uint8] | None:
+        """Decode a frame's red, green and blue (H W 3); None where its pictures are grey."""
         if self.layout.samples == 1 and self.layout.palette is None:
-            return 0.0
-        rgb = to_rgb(self.components(frame), self.layout)
-        return 0.0 if rgb is None else coloured_share(rgb, inside_HW)
+            return None
+        return to_rgb(self.components(frame), self.layout)
 
 
 def choose_native(first: bytes, layout: Layout, *, is_little: bool) -> Decoder:

@@ -3,13 +3,21 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, choose_sector, fan_probes, find_fan, rescale, square_size
-from model.pictures import COLOURED_SHARE, PixelData, Storage, StoredPictures, find_pictures
+from model.colours import LOOK_FRAMES
+from model.pictures import (
+    COLOURED_SHARE,
+    PixelData,
+    Storage,
+    StoredPictures,
+    coloured_share,
+    find_pictures,
+)
 from server.ingest.clip import Clip, IngestLimits, Notes
 from server.ingest.dataset import DataSet, check_object, open_data_set
 from server.ingest.decode import choose_bounded
@@ -22,8 +30,8 @@ from server.ingest.region import calibrate, pixel_width, tissue, view_of
 from server.ingest.tags import Tag
 from server.ingest.timing import FrameTimes, frame_times, heart_rate_bpm, r_wave_times_ms
 
-COLOUR_PROBE_EVERY = 8
-"""Every how many frames one is looked at for colour; colour Doppler stays on for longer."""
+_Picture: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.uint8] | None]
+"""A frame's luma, and its colours where they are looked at."""
 
 
 @contextmanager
@@ -77,20 +85,21 @@ def _open_pictures(
     if size != stored_size:
         notes.warn("pixels_made_square")
 
-    def luma_at(index: int) -> NDArray[np.uint8]:
+    def picture_at(index: int) -> _Picture:
         stored_frame = stored.read(index)
-        if index % COLOUR_PROBE_EVERY == 0 and not notes.colour_overlay:
-            share = stored.decoder.coloured_share(stored_frame, inside_HW)
-            notes.colour_overlay = share > COLOURED_SHARE
+        colours = stored.decoder.colours(stored_frame) if index % LOOK_FRAMES == 0 else None
+        if colours is not None and not notes.colour_overlay:
+            notes.colour_overlay = coloured_share(colours, inside_HW) > COLOURED_SHARE
         probe = probes.pop(index, None)
-        return rescale(stored.decoder.luma(stored_frame) if probe is None else probe, size)
+        luma = stored.decoder.luma(stored_frame) if probe is None else probe
+        return rescale(luma, size), colours
 
-    lumas = decode_in_order(
-        luma_at, stored.count, threads=stored.decoder.threads, budget_s=limits.decode_s
+    pictures = decode_in_order(
+        picture_at, stored.count, threads=stored.decoder.threads, budget_s=limits.decode_s
     )
-    stack.callback(lumas.close)
+    stack.callback(pictures.close)
     return Clip(
-        frames=_numbered(lumas, times),
+        frames=_numbered(pictures, times),
         frame_count=stored.count,
         size=size,
         spacing_mm=calibration.spacing_mm,
@@ -115,6 +124,6 @@ def _probe(stored: StoredPictures) -> dict[int, NDArray[np.uint8]]:
     return lumas
 
 
-def _numbered(lumas: Iterator[NDArray[np.uint8]], times: FrameTimes) -> Iterator[Frame]:
-    for seq, luma in enumerate(lumas):
-        yield Frame(seq, times.of(seq), luma)
+def _numbered(pictures: Iterator[_Picture], times: FrameTimes) -> Iterator[Frame]:
+    for seq, (luma, colours) in enumerate(pictures):
+        yield Frame(seq, times.of(seq), luma, colours)

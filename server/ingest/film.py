@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,6 @@ from server.ingest.layout import check_size
 from server.ingest.region import tissue
 from server.ingest.sandbox import DecoderProcess, open_film
 from server.ingest.timing import is_plausible_period
-
-_Picture: TypeAlias = tuple[Frame, NDArray[np.uint8] | None]
-"""A frame, and its colours where they come with it."""
 
 CONTAINER = "Container"
 """The time base of a film: its container's time stamps."""
@@ -110,7 +107,7 @@ def open_film_clip(
             notes.warn("time_base_implausible")
         pictures = _Reader(process, facts, size, limits, notes).pictures()
         first = list(islice(pictures, film_probes(*size)))
-        lumas = [frame.pixels_HW for frame, _ in first]
+        lumas = [frame.pixels_HW for frame in first]
         calibration = Calibration()
         if told is not None:
             calibration = told.calibrate([rescale(luma, facts.size) for luma in lumas])
@@ -139,12 +136,13 @@ def open_film_clip(
 
 
 def _watched(
-    pictures: Iterator[_Picture], inside_HW: NDArray[np.bool_] | None, notes: Notes
+    pictures: Iterator[Frame], inside_HW: NDArray[np.bool_] | None, notes: Notes
 ) -> Generator[Frame, None, None]:
     """Give the frames, and note a colour overlay; only some come with their colours."""
-    for frame, rgb in pictures:
-        if rgb is not None and not notes.colour_overlay:
-            notes.colour_overlay = coloured_share(rgb, inside_HW) > COLOURED_SHARE
+    for frame in pictures:
+        if frame.colours_HW3 is not None and not notes.colour_overlay:
+            share = coloured_share(frame.colours_HW3, inside_HW)
+            notes.colour_overlay = share > COLOURED_SHARE
         yield frame
 
 
@@ -208,7 +206,7 @@ class _Reader:
     limits: IngestLimits
     notes: Notes
 
-    def pictures(self) -> Iterator[_Picture]:
+    def pictures(self) -> Iterator[Frame]:
         """Receive frames until the film ends."""
         clock = _Clock(self.facts.is_timed)
         count = hidden = 0
@@ -221,8 +219,8 @@ class _Reader:
                 hidden = told["hidden"]
                 continue
             self._check_count(count + 1)
-            frame = Frame(count, clock.read(told["time_us"]), self._luma(planes, told))
-            yield frame, _colours(planes, told)
+            luma, colours = self._luma(planes, told), _colours(planes, told)
+            yield Frame(count, clock.read(told["time_us"]), luma, colours)
             count += 1
         if count == 0:
             raise TruncatedError("the film ends before its first whole picture")

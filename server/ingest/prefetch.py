@@ -4,20 +4,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from server.ingest.errors import TooSlowError
 
 AHEAD_PER_THREAD = 3
 
-Decode = Callable[[int], NDArray[np.uint8]]
+Picture = TypeVar("Picture")
 
 
 def decode_in_order(
-    decode: Decode, count: int, *, threads: int, budget_s: float
-) -> Generator[NDArray[np.uint8], None, None]:
+    decode: Callable[[int], Picture], count: int, *, threads: int, budget_s: float
+) -> Generator[Picture, None, None]:
     """Decode frames 0 to ``count`` - 1 on some threads; at most a few wait to be read.
 
     Args:
@@ -31,11 +29,11 @@ def decode_in_order(
         IngestError: what ``decode`` raises, when its frame's turn has come.
     """
 
-    def timed(index: int) -> tuple[NDArray[np.uint8], float]:
+    def timed(index: int) -> tuple[Picture, float]:
         start_s = time.thread_time()
         return decode(index), time.thread_time() - start_s
 
-    waiting: deque[Future[tuple[NDArray[np.uint8], float]]] = deque()
+    waiting: deque[Future[tuple[Picture, float]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     spent_s = 0.0
     try:
@@ -43,12 +41,12 @@ def decode_in_order(
             if index < count:
                 waiting.append(pool.submit(timed, index))
             if index >= threads * AHEAD_PER_THREAD and waiting:
-                luma, took_s = waiting.popleft().result()
+                picture, took_s = waiting.popleft().result()
                 spent_s += took_s
                 if spent_s > budget_s:
                     raise TooSlowError(
                         f"decoding takes more than {budget_s:g} s: send a shorter or simpler clip"
                     )
-                yield luma
+                yield picture
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,9 +1,11 @@
-"""Colour Doppler that is switched on and off in the midst of a stream."""
+"""Colour Doppler that is switched on and off in the midst of a stream, or covers a small part."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -18,6 +20,8 @@ from server.ingest import open_clip
 from server.ingest.sample import sample_path
 from server.protocol import Codec, FrameHeader, Hello
 from server.session import Arrival, Session
+from server.study import analyse_clip
+from tests.server.ingest.making import save, tool, ultrasound
 from tests.server.packets import VIDEO
 from tests.server.phantom import (
     BEAT_FRAMES,
@@ -27,6 +31,7 @@ from tests.server.phantom import (
     SPACING_MM,
     grey_predictor,
     picture,
+    whole_image_region,
 )
 
 GREY_FRAMES, FLOW_FRAMES = 4 * BEAT_FRAMES + 5, 2 * BEAT_FRAMES
@@ -132,3 +137,32 @@ def test_nothing_is_measured_under_colour_and_all_is_before_and_after(codec: Cod
     assert len(counted) >= 4
     for beat in counted:
         assert beat["ef_percent"] == pytest.approx(EF_PERCENT, abs=3)
+
+
+def stored(path: Path, rgb: NDArray[np.uint8]) -> Path:
+    """Write pictures (T H W 3) as the kind of file that the name asks for."""
+    if path.suffix == ".dcm":
+        regions = [whole_image_region()]
+        times = {"FrameTime": str(FRAME_MS), "SequenceOfUltrasoundRegions": regions}
+        return save(ultrasound(rgb, "RGB", **times), path)
+    source = f"-f rawvideo -pix_fmt rgb24 -s {SIDE_PX}x{SIDE_PX} -r {1000 / FRAME_MS} -i -".split()
+    command = [tool("ffmpeg"), "-v", "error", *source, "-crf", "10", str(path)]
+    subprocess.run(command, input=rgb.tobytes(), check=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["clip.dcm", "clip.mp4"])
+def test_flow_over_the_heart_alone_withholds_the_ef_of_a_file(tmp_path: Path, name: str) -> None:
+    rgb = np.stack([np.repeat(picture(index)[..., None], 3, axis=2) for index in range(85)])
+    grey = analyse_clip(stored(tmp_path / f"grey-{name}", rgb), grey_predictor()).document
+    assert grey["ef"]["percent"] == pytest.approx(EF_PERCENT, abs=2)
+    # 0.7 % of the picture, but more than 2 % of the heart, in the second half of each beat
+    rgb[np.arange(85) % BEAT_FRAMES >= BEAT_FRAMES // 2, 80:92, 64:76] = (200, 60, 20)
+    path = stored(tmp_path / name, rgb)
+    with open_clip(path) as clip:
+        looked_at = [frame.seq for frame in clip.frames if frame.colours_HW3 is not None]
+        assert not clip.colour_overlay
+    assert looked_at == list(range(0, 85, LOOK_FRAMES))
+    ef = analyse_clip(path, grey_predictor()).document["ef"]
+    assert ef["state"] == "withheld"
+    assert "colour_overlay" in ef["reasons"]
