@@ -40,10 +40,16 @@ class JsonFormatter(logging.Formatter):
             "trace_id": trace_id,
         }  # fmt: skip
         line |= {name: told for name, each in names.items() if (told := each.get()) is not None}
-        line.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
+        line.update(_facts(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    """What was said beside the message; libraries hang private fields on every record."""
+    said = vars(record).items()
+    return {name: fact for name, fact in said if name not in _STANDARD and name[0] != "_"}
 
 
 def configure_logging(level: str, audit_file: Path | None = None) -> None:

@@ -27,7 +27,7 @@ def record_of(message: str, **extra: object) -> logging.LogRecord:
 
 
 def test_a_line_says_when_how_grave_where_and_what() -> None:
-    record = record_of("session begins", codec="jpeg", frames=3)
+    record = record_of("session begins", codec="jpeg", frames=3, _stamp_of_a_library=7)
     record.created = 1_700_000_000.25
     assert line_of(record) == {
         "time": "2023-11-14T22:13:20.250+00:00",
