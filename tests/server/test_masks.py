@@ -140,12 +140,18 @@ def test_outlines_enclose_the_same_pixels_as_the_map() -> None:
     assert message.contours["myocardium"] == []
 
 
-def test_the_largest_outline_comes_first() -> None:
+@pytest.mark.parametrize(
+    ("name", "radii_px"), [("lv", [14]), ("myocardium", [14, 6]), ("atrium", [14])]
+)
+def test_the_largest_outline_comes_first_and_is_the_only_one_of_a_cavity(
+    name: str, radii_px: list[int]
+) -> None:
     maps = np.zeros((3, 64, 64), np.float32)
-    maps[0] = np.maximum(soft_disc(64, 64, (12, 12), 6), soft_disc(64, 64, (44, 44), 14))
+    index = STRUCTURES.index(name)
+    maps[index] = np.maximum(soft_disc(64, 64, (12, 12), 6), soft_disc(64, 64, (44, 44), 14))
     mask = Mask(maps, Fit(1, 1, 0, 0, Region(0, 0, 64, 64), (64, 64), 64), presence=1.0)
     labels_HW = to_source_labels(mask)
     message = encode_mask("contour", labels_HW, Runs(labels_HW), measure_frame(mask, None))
     assert isinstance(message, ContourMask)
-    areas = [cv2.contourArea(np.array(line, np.float32)) for line in message.contours["lv"]]
-    assert areas == [pytest.approx(np.pi * 14**2, rel=0.02), pytest.approx(np.pi * 36, rel=0.03)]
+    areas = [cv2.contourArea(np.array(line, np.float32)) for line in message.contours[name]]
+    assert areas == [pytest.approx(np.pi * radius**2, rel=0.03) for radius in radii_px]
