@@ -11,11 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Frame, Mask
-from model.pictures import COLOURED_SHARE, coloured_share
+from model.pictures import COLOUR_LOOK_FRAMES, COLOURED_SHARE, coloured_share
 from model.preprocess import network_box
-
-LOOK_FRAMES = 8
-"""Every so many frames a stream's colours are looked at."""
 
 HELD_LOOKS = 12
 """Looks without colour after which it is off: 96 frames, a beat and more at any frame rate."""
@@ -30,13 +27,13 @@ class ColourWatch:
         clean_looks: without colour since the last one that showed it, None while none did.
     """
 
-    frames: int = LOOK_FRAMES - 1
+    frames: int = COLOUR_LOOK_FRAMES - 1
     clean_looks: int | None = None
 
     @property
     def is_due(self) -> bool:
         """Whether the next frame is wanted with its colours."""
-        return self.frames >= LOOK_FRAMES - 1
+        return self.frames >= COLOUR_LOOK_FRAMES - 1
 
     @property
     def is_covered(self) -> bool:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from model.backends.base import Backend, Detour, Run
 from model.backends.choice import BackendName, Choice, choose
-from model.colours import LOOK_FRAMES, ColourWatch
+from model.colours import ColourWatch
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
 from model.lookout import Lookout
+from model.pictures import COLOUR_LOOK_FRAMES
 from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
 from model.stillness import StillWatch
@@ -151,7 +152,7 @@ class Predictor:
         if colours.is_covered:
             mask = replace(mask, is_coloured=True)
             if not state.colours.is_covered:
-                misled = max(misled, LOOK_FRAMES)
+                misled = max(misled, COLOUR_LOOK_FRAMES)
         after = replace(
             state, memory=memory, colours=colours, stillness=stillness, misled_frames=misled
         )

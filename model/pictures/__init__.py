@@ -28,7 +28,12 @@ from model.pictures.jpeg import decode_colours, decode_luma, read_jpeg
 from model.pictures.layout import DeclaredPixels, Layout, insist, make_layout
 from model.pictures.libraries import LIBRARIES
 from model.pictures.palette import COLOURS, DeclaredTable
-from model.pictures.pixels import COLOURED_SHARE, coloured_share, expand_range
+from model.pictures.pixels import (
+    COLOUR_LOOK_FRAMES,
+    COLOURED_SHARE,
+    coloured_share,
+    expand_range,
+)
 from model.pictures.stored import StoredPictures, find_pictures
 from model.pictures.syntax import (
     EXPLICIT_LITTLE,
@@ -44,6 +49,7 @@ from model.pictures.window import Window
 __all__ = [
     "COLOURED_SHARE",
     "COLOURS",
+    "COLOUR_LOOK_FRAMES",
     "CONTRAST",
     "EXPLICIT_LITTLE",
     "LIBRARIES",

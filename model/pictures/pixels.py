@@ -20,6 +20,9 @@ COLOURED_STEP = 20
 COLOURED_SHARE = 0.02
 """Share of coloured pixels from which an image counts as carrying a colour overlay."""
 
+COLOUR_LOOK_FRAMES = 8
+"""Every how many frames colours are looked at; colour Doppler stays on for longer."""
+
 _LIT, _TINT = 40, 0.1
 """Luma from which a pixel shows a tint, and the difference of its channels, as a share of its luma,
 from which it does; where half of them do, a scanner shows its greys in a tint."""

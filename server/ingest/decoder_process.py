@@ -23,7 +23,7 @@ except ImportError:  # Windows has no such bounds
     resource = None  # type: ignore[assignment]
 
 COLOUR_PROBE_EVERY = 8
-"""As `model.colours.LOOK_FRAMES`: those are looked at."""
+"""As `model.pictures.COLOUR_LOOK_FRAMES`: those are looked at."""
 _FULL_RANGE = 2
 
 _OPTIONS = {"gif": {"default_delay": "0"}}

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import Frame, choose_sector, fan_probes, find_fan, rescale, square_size
-from model.colours import LOOK_FRAMES
 from model.pictures import (
+    COLOUR_LOOK_FRAMES,
     COLOURED_SHARE,
     PixelData,
     Storage,
@@ -87,7 +87,7 @@ def _open_pictures(
 
     def picture_at(index: int) -> _Picture:
         stored_frame = stored.read(index)
-        colours = stored.decoder.colours(stored_frame) if index % LOOK_FRAMES == 0 else None
+        colours = stored.decoder.colours(stored_frame) if index % COLOUR_LOOK_FRAMES == 0 else None
         if colours is not None and not notes.colour_overlay:
             notes.colour_overlay = coloured_share(colours, inside_HW) > COLOURED_SHARE
         probe = probes.pop(index, None)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.colours import HELD_LOOKS, LOOK_FRAMES, ColourWatch
+from model.colours import HELD_LOOKS, ColourWatch
 from model.frame import Frame, Mask, Region
+from model.pictures import COLOUR_LOOK_FRAMES
 from model.predictor import Predictor, self_test_frame
 from model.preprocess import make_fit
 
@@ -82,14 +83,14 @@ def test_colour_counts_until_it_was_not_seen_for_twelve_looks() -> None:
     while watch.is_covered:
         covered += 1
         watch = after(watch, GREY if watch.is_due else None)
-    assert covered == HELD_LOOKS * LOOK_FRAMES
+    assert covered == HELD_LOOKS * COLOUR_LOOK_FRAMES
     assert watch.clean_looks is None
 
 
 def test_a_frame_that_became_grey_by_itself_is_without_colour() -> None:
     # an encoder may write grey pictures with one component once no colour is left
     watch = after(ColourWatch(), coloured(slice(48, 56), slice(70, 78)))
-    for _ in range(HELD_LOOKS * LOOK_FRAMES):
+    for _ in range(HELD_LOOKS * COLOUR_LOOK_FRAMES):
         assert watch.is_covered
         watch = after(watch, None)
     assert not watch.is_covered

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from model import load_predictor
-from model.colours import HELD_LOOKS, LOOK_FRAMES
+from model.colours import HELD_LOOKS
+from model.pictures import COLOUR_LOOK_FRAMES
 from server.ingest import open_clip
 from server.ingest.sample import sample_path
 from server.protocol import Codec, FrameHeader, Hello
@@ -116,14 +117,16 @@ def new_session(codec: Codec) -> Session:
 
 @pytest.mark.parametrize("codec", ["rgb24", "jpeg", "png", "h264", "hevc", "mjpeg"])
 def test_nothing_is_measured_under_colour_and_all_is_before_and_after(codec: Codec) -> None:
-    held = HELD_LOOKS * LOOK_FRAMES
-    last = GREY_FRAMES + FLOW_FRAMES + held + LOOK_FRAMES + 4 * BEAT_FRAMES
+    held = HELD_LOOKS * COLOUR_LOOK_FRAMES
+    last = GREY_FRAMES + FLOW_FRAMES + held + COLOUR_LOOK_FRAMES + 4 * BEAT_FRAMES
     answers = results(new_session(codec), codec, [scene(index) for index in range(last)])
     told = [answer[0]["quality"] for answer in answers]
     is_covered = ["colour_overlay" in each["reasons"] for each in told]
     first, after = is_covered.index(True), last - is_covered[::-1].index(True)
-    assert GREY_FRAMES <= first < GREY_FRAMES + LOOK_FRAMES
-    assert GREY_FRAMES + FLOW_FRAMES <= after <= GREY_FRAMES + FLOW_FRAMES + held + LOOK_FRAMES
+    assert GREY_FRAMES <= first < GREY_FRAMES + COLOUR_LOOK_FRAMES
+    assert (
+        GREY_FRAMES + FLOW_FRAMES <= after <= GREY_FRAMES + FLOW_FRAMES + held + COLOUR_LOOK_FRAMES
+    )
     assert all(is_covered[first:after])
     assert all(each["state"] == "fail" for each in told[first:after])
     # Beats as they stand in the end: none rests on frames under colour.
@@ -162,7 +165,7 @@ def test_flow_over_the_heart_alone_withholds_the_ef_of_a_file(tmp_path: Path, na
     with open_clip(path) as clip:
         looked_at = [frame.seq for frame in clip.frames if frame.colours_HW3 is not None]
         assert not clip.colour_overlay
-    assert looked_at == list(range(0, 85, LOOK_FRAMES))
+    assert looked_at == list(range(0, 85, COLOUR_LOOK_FRAMES))
     ef = analyse_clip(path, grey_predictor()).document["ef"]
     assert ef["state"] == "withheld"
     assert "colour_overlay" in ef["reasons"]
