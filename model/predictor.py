@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.backends.base import Backend, Detour, Run
 from model.backends.choice import BackendName, Choice, choose
 from model.colours import ColourWatch
+from model.cuts import CutWatch
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
 from model.lookout import Lookout
@@ -45,6 +46,7 @@ class StreamState:
         lookout: what was seen lately of a sector that was found.
         colours: what was seen lately of colour over the heart.
         stillness: since when the image has been the same.
+        cuts: what the picture was, and whether it became another one.
         misled_frames: about so many frames before the last one were looked at in the wrong place,
             or under colour; 0 unless that was noticed with the last one.
     """
@@ -58,6 +60,7 @@ class StreamState:
     lookout: Lookout = field(default_factory=Lookout)
     colours: ColourWatch = field(default_factory=ColourWatch)
     stillness: StillWatch = field(default_factory=StillWatch)
+    cuts: CutWatch = field(default_factory=CutWatch)
     misled_frames: int = 0
 
     def to_bytes(self, model_sha256: str) -> bytes:
@@ -71,6 +74,7 @@ class StreamState:
             "lookout": asdict(self.lookout),
             "colours": asdict(self.colours),
             "stillness": self.stillness.to_view(),
+            "cuts": self.cuts.to_view(),
         }
         text = json.dumps(view).encode()
         header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
@@ -141,6 +145,7 @@ class Predictor:
         if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
         stillness = state.stillness.after(frame, image_11HW)
+        cuts = state.cuts.after(frame, stillness.cells_HW, presence)
         mask = Mask(
             probabilities_NHW,
             fit,
@@ -154,7 +159,12 @@ class Predictor:
             if not state.colours.is_covered:
                 misled = max(misled, COLOUR_LOOK_FRAMES)
         after = replace(
-            state, memory=memory, colours=colours, stillness=stillness, misled_frames=misled
+            state,
+            memory=memory,
+            colours=colours,
+            stillness=stillness,
+            cuts=cuts,
+            misled_frames=misled,
         )
         return mask, after
 
@@ -186,6 +196,7 @@ class Predictor:
             is_locked=region is not None,
             background=background_of(frame.pixels_HW) if is_found else 0,
             lookout=Lookout(several_looks=state.lookout.several_looks),
+            cuts=CutWatch(),
             misled_frames=0 if move is None else move.frames,
         )
         return looking, fit
@@ -220,6 +231,7 @@ class Predictor:
             lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
             colours = ColourWatch(**view.get("colours", {}))
             stillness = StillWatch.from_view(**view.get("stillness", {"cells": None}))
+            cuts = CutWatch.from_view(**view.get("cuts", {}))
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
@@ -234,6 +246,7 @@ class Predictor:
             lookout=lookout,
             colours=colours,
             stillness=stillness,
+            cuts=cuts,
         )
 
     def self_test(self) -> bool:

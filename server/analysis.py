@@ -106,6 +106,8 @@ class Analysis:
         mask, self._state = self._predictor.step(frame, self._state)
         misled = self._state.misled_frames
         revised = self._tracker.forget_last(misled) if misled else ()
+        if (old_seq := self._state.cuts.old_seq) is not None:
+            revised += self._tracker.begin_picture(old_seq)
         if self._correct is not None:
             mask = self._correct(frame.seq, mask)
         if self._is_one_of_several:

@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TREE = {
     "model": (
         "errors", "words", "frame", "pictures", "config", "preprocess", "lookout", "colours",
-        "stillness", "region", "sector", "delta", "state", "encoder", "network", "postprocess",
-        "base", "weights", "backends", "predictor", "measure", "__init__", "training",
+        "stillness", "cuts", "region", "sector", "delta", "state", "encoder", "network",
+        "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
+        "training",
     ),
     "server": (
         "errors", "settings", "keys", "log", "metrics", "protocol", "asyncapi", "edits", "ingest",

@@ -16,6 +16,7 @@ const REASONS = {
   incomplete_beat: "only a part of a beat is in the clip",
   times_not_rising: "some frame times do not rise",
   curve_interrupted: "the view was lost in between",
+  picture_changed: "the picture became another one in between; the figure is of the last one",
   colour_overlay: "colour Doppler covers the image",
   view_not_apical: "it is not an apical four- or two-chamber view",
   // of a beat

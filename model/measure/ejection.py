@@ -72,6 +72,7 @@ EF_REASONS = (
     "time_base_unknown",
     "times_not_rising",
     "curve_interrupted",
+    "picture_changed",
     "no_spacing",
 )
 """Reasons that an EF can have beside those of its beats and frames."""

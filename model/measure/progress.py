@@ -12,6 +12,7 @@ class Progress:
         epoch: rises after a pause so long that earlier beats no longer count.
         restarts: of the clock, as far as they were noticed.
         gaps: how often the curve broke.
+        cuts: how often the picture became another one while beats counted.
         last_usable_ms: time of the last frame measured, None before the first.
         looked_ms: time of the last search for beats, None before the first.
         still_index: volume index at which the image stands still, None while it moves.
@@ -26,6 +27,7 @@ class Progress:
     epoch: int = 0
     restarts: int = 0
     gaps: int = 0
+    cuts: int = 0
     last_usable_ms: float | None = None
     looked_ms: float | None = None
     still_index: float | None = None

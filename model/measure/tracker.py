@@ -137,6 +137,18 @@ class BeatTracker:
         self._store.drop_last(frames)
         return self._close_shortened()
 
+    def begin_picture(self, old_seq: int) -> tuple[Beat, ...]:
+        """Begin anew with another picture; returns beats closed or revised.
+
+        Args:
+            old_seq: number of the last frame that showed the old one.
+        """
+        self._store.drop_after(old_seq - (self._at.first_seq or 0))
+        beats = self._close_shortened()
+        self._at.cuts += any(self._counts(beat) for beat in self._log.beats)
+        self._begin_view()
+        return beats
+
     def finish(self) -> tuple[Beat, ...]:
         """Say that no frame follows.
 
@@ -372,7 +384,6 @@ class BeatTracker:
         return is_flipped
 
     def _counts(self, beat: ClosedBeat) -> bool:
-        """Tell whether a beat serves the EF now."""
         return beat.epoch == self._at.epoch and not beat.cycle.reasons
 
     def _notes(self) -> tuple[str, ...]:
@@ -384,4 +395,6 @@ class BeatTracker:
             notes.append("times_not_rising")
         if self._at.gaps > 0:
             notes.append("curve_interrupted")
+        if self._at.cuts > 0 and self._at.is_finished:
+            notes.append("picture_changed")
         return tuple(notes)

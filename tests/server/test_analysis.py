@@ -134,3 +134,25 @@ def test_a_session_follows_an_image_that_changes_its_place_or_size(
     other = [before(image_HW) for image_HW in plain[:100]]
     shown = [*plain[:30], *other, *plain] if back else [*other, *plain]
     assert ef_of(shown, predictor) == pytest.approx(ef_of(plain, predictor), abs=2.5)
+
+
+def test_the_heart_before_a_cut_has_no_part_in_the_ef_of_the_next(tmp_path: Path) -> None:
+    # The other heart: the sample in a mirror, of which a part of a systole goes to and fro.
+    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+    predictor = load_predictor(threads=1, precision="f32")
+    first = [images[k % len(images)] for k in range(75)]
+    course = [*range(18, 27), *range(25, 18, -1)]
+    other = [np.ascontiguousarray(images[course[k % 16]][:, ::-1]) for k in range(75)]
+    alone = ef_of(other, predictor)
+    assert abs(alone - ef_of(first, predictor)) > 8
+    frames = [*first, *other]
+    analysis, told = Analysis(predictor), []
+    for seq, image_HW in enumerate(frames):
+        analysis.step(Frame(seq, round(1e6 * seq / 30), image_HW), keeps_outlines=False)
+        told.append(analysis.ef.percent)
+    shown = [each for each in told[78:] if each is not None]
+    assert shown == pytest.approx(len(shown) * [alone], abs=4)
+    file = save(ultrasound(np.stack(frames), FrameTime="33.333"), tmp_path / "two.dcm")
+    ef = analyse_clip(file, predictor).findings.ef
+    assert "picture_changed" in ef.reasons
+    assert ef.percent == pytest.approx(alone, abs=5)

@@ -57,6 +57,43 @@ def test_they_would_count_if_nobody_noticed() -> None:
     assert "beats_disagree" in tracker.ejection_fraction().reasons
 
 
+def test_after_a_cut_the_ef_is_that_of_the_next_heart() -> None:
+    times = frame_times_ms(12.0, FPS)
+    first = noisy_readings(Heart.regular(75, 60), times, 0.01)
+    second = noisy_readings(Heart.regular(90, 35), times, 0.01)
+    tracker, told = BeatTracker(), []
+    for seq, time_ms in enumerate(times):
+        if seq == MOVED_FRAME + 2:
+            tracker.begin_picture(MOVED_FRAME - 1)
+            tracker = BeatTracker.from_bytes(tracker.to_bytes())
+            assert tracker.ejection_fraction().state == "pending"
+        reading = first[seq] if seq < MOVED_FRAME else second[seq]
+        tracker.push(seq, round(time_ms * 1000), reading)
+        told.append(tracker.ejection_fraction().percent)
+    assert told[MOVED_FRAME - 1] == pytest.approx(60, abs=1.5)
+    shown = [each for each in told[MOVED_FRAME + 2 :] if each is not None]
+    assert shown == pytest.approx(len(shown) * [35], abs=3)
+    assert len(shown) > 150
+    assert "picture_changed" not in tracker.ejection_fraction().reasons
+    tracker.finish()
+    ef = tracker.ejection_fraction()
+    assert ef.percent == pytest.approx(35, abs=1.5)
+    assert ef.heart_rate_bpm == pytest.approx(90, abs=2)
+    assert "picture_changed" in ef.reasons
+
+
+def test_a_cut_after_which_nothing_beats_leaves_the_ef_of_what_did() -> None:
+    times = frame_times_ms(6.0, FPS)
+    readings = noisy_readings(Heart.regular(75, 60), times, 0.01)
+    tracker = BeatTracker()
+    for seq, time_ms in enumerate(times):
+        if seq == 170:
+            tracker.begin_picture(165)
+        tracker.push(seq, round(time_ms * 1000), readings[seq])
+    tracker.finish()
+    assert tracker.ejection_fraction().percent == pytest.approx(60, abs=1.5)
+
+
 def test_nothing_but_misled_frames_leaves_nothing() -> None:
     times = frame_times_ms(2.0, FPS)
     readings = noisy_readings(Heart.regular(75, 60), times, 0.01)
