@@ -17,6 +17,7 @@ from model.frame import Frame
 from model.stillness import CELLS
 
 Cells = NDArray[np.float32]
+KeptCells = NDArray[np.float16]
 
 CUT_STEP = 0.38
 """Distance of two frames that follow each other from which a cut is looked for: root mean square of
@@ -32,11 +33,15 @@ USUAL_TIMES, USUAL_KEPT = 2.0, 0.98
 FIRST_USUAL = 0.5
 """Before it is known how fast a heart moves, nothing is a cut, and no beat would be lost by it."""
 
-FAR_STEP = 0.73
-"""The same across a gap, where a heart may be anywhere in its beat: above the distance of end
-diastole and end systole in each of CAMUS's 447 patients."""
-
 GAP_US = 100_000
+GAP_STEP = 0.45
+"""After a longer gap, in which the heart may have come anywhere in its beat, the nearest of the
+pictures of the last beat counts. A probe that was shifted a little meanwhile stays below this; of
+other patients' pictures three in four are farther."""
+
+KEPT, KEPT_EVERY_US, KEPT_EVERY_FRAMES = 9, 120_000, 4
+"""Pictures of the last beat, and how far apart they are; by frames where these have no times."""
+
 REPLAY_STEP = 0.25
 """A loop that begins again shows its first picture, or the one after that."""
 
@@ -59,6 +64,8 @@ class CutWatch:
         next_HW: of the first frame after it.
         seq: of the last frame that showed a heart.
         time_us: of that frame, None where unknown.
+        kept_HW: of a few frames of the last beat.
+        kept_at: when the last of them was kept, in microseconds, else by its number.
         usual: the longest step of late.
         frames: since what may be a cut.
         old_seq: the last frame before a cut that was made sure of with this frame, else None.
@@ -71,6 +78,8 @@ class CutWatch:
     next_HW: Cells | None = None
     seq: int = 0
     time_us: int | None = None
+    kept_HW: tuple[KeptCells, ...] = ()
+    kept_at: int = 0
     usual: float = FIRST_USUAL
     frames: int = 0
     old_seq: int | None = None
@@ -98,27 +107,37 @@ class CutWatch:
             if is_back:
                 return replace(now, before_HW=None, next_HW=None)
             return replace(now, usual=usual)._made_sure()
-        if step <= self._most(frame):
-            return replace(now, usual=usual)
+        most = CUT_STEP
+        if self._is_gap(frame):
+            step = min((_distance(shape_HW, each) for each in self.kept_HW), default=step)
+            most = GAP_STEP
+        if step <= max(most, USUAL_TIMES * self.usual):
+            return replace(now, usual=usual, **self._keep(frame, shape_HW))
         if _distance(shape_HW, self.first_HW) <= REPLAY_STEP:
             return now
         return replace(now, before_HW=self.last_HW, next_HW=shape_HW, before_seq=self.seq, frames=1)
 
-    def _most(self, frame: Frame) -> float:
-        """How far a frame may be from the last one."""
+    def _is_gap(self, frame: Frame) -> bool:
+        """Whether the heart was not seen for long before this frame."""
         if self.time_us is None or frame.time_us is None:
-            is_gap = frame.seq - self.seq > 1
-        else:
-            is_gap = frame.time_us - self.time_us > GAP_US
-        return max(FAR_STEP if is_gap else CUT_STEP, USUAL_TIMES * self.usual)
+            return frame.seq - self.seq > 1
+        return frame.time_us - self.time_us > GAP_US
+
+    def _keep(self, frame: Frame, shape_HW: Cells) -> dict[str, Any]:
+        """Which pictures of the last beat are kept after this frame."""
+        is_timed = frame.time_us is not None
+        at, every = frame.time_us or frame.seq, KEPT_EVERY_US if is_timed else KEPT_EVERY_FRAMES
+        if self.kept_HW and 0 <= at - self.kept_at < every:
+            return {}
+        kept_HW = (*self.kept_HW, shape_HW.astype(np.float16))[-KEPT:]
+        return {"kept_HW": kept_HW, "kept_at": at}
 
     def _made_sure(self) -> "CutWatch":
         """Count one more frame without the old picture."""
         if self.frames + 1 < SURE_FRAMES:
             return replace(self, frames=self.frames + 1)
-        return replace(
-            self, first_HW=self.next_HW, before_HW=None, next_HW=None, old_seq=self.before_seq
-        )
+        new = replace(self, before_HW=None, next_HW=None, kept_HW=(), old_seq=self.before_seq)
+        return replace(new, first_HW=self.next_HW)
 
     def to_view(self) -> dict[str, Any]:
         """As values that JSON can hold."""
@@ -127,6 +146,8 @@ class CutWatch:
             "first": _to_text(self.first_HW),
             "before": _to_text(self.before_HW),
             "next": _to_text(self.next_HW),
+            "kept": [_to_text(each) for each in self.kept_HW],
+            "kept_at": self.kept_at,
             "seq": self.seq,
             "time_us": self.time_us,
             "usual": self.usual,
@@ -145,21 +166,24 @@ class CutWatch:
         last_HW, first_HW, before_HW, next_HW = (
             _of_text(view.pop(name, None)) for name in ("last", "first", "before", "next")
         )
-        return cls(last_HW, first_HW, before_HW, next_HW, **view)
+        kept_HW = tuple(_cells_of(each, "<f2").astype(np.float16) for each in view.pop("kept", ()))
+        return cls(last_HW, first_HW, before_HW, next_HW, kept_HW=kept_HW, **view)
 
 
-def _distance(one_HW: Cells, other_HW: Cells) -> float:
-    return cv2.norm(one_HW, other_HW) / CELLS
+def _distance(one_HW: Cells, other_HW: Cells | KeptCells) -> float:
+    return cv2.norm(one_HW, other_HW.astype(np.float32, copy=False)) / CELLS
 
 
-def _to_text(cells_HW: Cells | None) -> str | None:
+def _to_text(cells_HW: Cells | KeptCells | None) -> str | None:
     if cells_HW is None:
         return None
-    return base64.b64encode(cells_HW.astype("<f4").tobytes()).decode("ascii")
+    as_stored = cells_HW.astype(cells_HW.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(as_stored.tobytes()).decode("ascii")
 
 
 def _of_text(text: str | None) -> Cells | None:
-    if text is None:
-        return None
-    flat = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    return flat.astype(np.float32).reshape(CELLS, CELLS)
+    return None if text is None else _cells_of(text, "<f4").astype(np.float32)
+
+
+def _cells_of(text: str, kind: str) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text, validate=True), kind).reshape(CELLS, CELLS)
