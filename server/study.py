@@ -25,6 +25,10 @@ Progress = Callable[[int, int | None], None]
 APICAL_VIEWS = ("A4C", "A2C")
 """Views whose volumes the method of disks is made for."""
 
+MOST_RATE_RATIO = 1.3
+"""Of the header's heart rate and the measured one. Own choice: a rate that is shown as another one
+is off by 5/3 (50 frames a second for 30) or 2, single beats of an irregular rhythm by less."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
@@ -91,6 +95,8 @@ def analyse_clip(  # noqa: PLR0913 (all but two have a default)
         analysis.finish()
         chosen = view or clip.view or assumed_view
         ef = withhold(analysis.ef, clip, chosen)
+        if rates_disagree(clip.heart_rate_bpm, ef.heart_rate_bpm):
+            clip.notes.warn("heart_rates_disagree")
         findings = Findings(frames, analysis.beats, ef, chosen, spacing_mm=clip.spacing_mm)
         return Study(document_of(clip, findings, predictor), findings, clip.size)
 
@@ -103,6 +109,14 @@ def withhold(ef: EjectionFraction, clip: Clip, view: str | None) -> EjectionFrac
     if view is not None and view not in APICAL_VIEWS:
         reasons.append("view_not_apical")
     return ef.withheld_for(*reasons) if reasons else ef
+
+
+def rates_disagree(declared_bpm: float | None, measured_bpm: float | None) -> bool:
+    """Whether a header tells another heart rate than the frames do by their times."""
+    if declared_bpm is None or measured_bpm is None:
+        return False
+    slower, faster = sorted((declared_bpm, measured_bpm))
+    return faster > MOST_RATE_RATIO * slower
 
 
 def document_of(clip: Clip, findings: Findings, predictor: Predictor) -> dict[str, Any]:

@@ -51,6 +51,7 @@ const REASONS = {
   several_regions: "several regions of tissue are declared; one that moves is used, of several the largest with a pixel size",
   spacing_unusable: "the declared pixel size is impossible",
   frame_rates_disagree: "two frame rates are declared",
+  heart_rates_disagree: "the file tells another heart rate: the frame times may be wrong",
   time_base_implausible: "the declared frame rate is implausible",
   frame_count_missing: "the number of frames is missing",
   extra_pixel_data: "there are more frames than declared; the rest is left out",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from model import FrameError
 from server.errors import EngineError
@@ -250,3 +251,29 @@ def test_an_overlay_of_another_file_is_refused(study: Study, tmp_path: Path) -> 
     with pytest.raises(EngineError):
         write_study_overlay(tmp_path / "overlay.mp4", other, study)
     assert list(tmp_path.glob("overlay*")) == []
+
+
+@pytest.mark.parametrize(
+    ("told_bpm", "told_ms", "warns"),
+    [
+        ("75", FRAME_MS, False),
+        ("90", FRAME_MS, False),
+        ("0", FRAME_MS, False),
+        (None, 5 / 3 * FRAME_MS, False),
+        ("75", 5 / 3 * FRAME_MS, True),
+        ("75", 3 / 5 * FRAME_MS, True),
+    ],
+)
+def test_a_header_that_tells_another_heart_rate_warns(
+    tmp_path: Path, told_bpm: str | None, told_ms: float, warns: bool
+) -> None:
+    # The phantom beats 75 times a minute: once in 20 frames of 40 ms.
+    made = dcmread(phantom_clip(tmp_path / "clip.dcm"))
+    made.FrameTime = f"{told_ms:.3f}"
+    if told_bpm is not None:
+        made.HeartRate = told_bpm
+    made.save_as(tmp_path / "told.dcm")
+    document = analyse_clip(tmp_path / "told.dcm", grey_predictor()).document
+    assert document["ef"]["percent"] == pytest.approx(EF_PERCENT, abs=2)
+    assert document["ef"]["heart_rate_bpm"] == pytest.approx(75 * FRAME_MS / told_ms, rel=0.03)
+    assert ("heart_rates_disagree" in document["clip"]["warnings"]) == warns
