@@ -54,7 +54,8 @@ WARNINGS = {
     "spacing_unusable": "the declared pixel size is no length between 0.02 and 2 mm",
     "frame_rates_disagree": "FrameTime and CineRate differ by more than a tenth",
     "heart_rates_disagree": "HeartRate in the header differs by more than three tenths from what "
-    "is measured: the frame times may be wrong, and with them the heart rate and the cardiac output",
+    "is measured: the frame times may be wrong, and with them the heart rate and the cardiac "
+    "output",
     "time_base_implausible": "a frame rate is given, but outside 5 to 300 frames a second",
     "frame_count_missing": "NumberOfFrames is missing; the frames that are there are read",
     "extra_pixel_data": "there are more frames than declared; the rest is left out",
