@@ -122,6 +122,7 @@ class Mask:
         drawn: names of the structures whose maps a person drew, in pieces and with holes as meant.
         is_one_of_several: the screen shows other sectors beside the one that is looked at.
         is_coloured: colour lies over the heart, so that what is drawn is not to be measured.
+        is_resized: the image has another size on the screen than the pixels' size was told for.
         still_since_seq: the frame whose image has been shown ever since, None where it moves.
     """
 
@@ -131,4 +132,5 @@ class Mask:
     drawn: frozenset[str] = frozenset()
     is_one_of_several: bool = False
     is_coloured: bool = False
+    is_resized: bool = False
     still_since_seq: int | None = None

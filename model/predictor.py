@@ -18,12 +18,15 @@ from model.colours import ColourWatch
 from model.cuts import CutWatch
 from model.errors import FrameError, StateError
 from model.frame import Fit, Frame, Mask, Region
-from model.lookout import Lookout
+from model.lookout import Lookout, ScaleWatch
 from model.pictures import COLOUR_LOOK_FRAMES
 from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
 from model.stillness import StillWatch
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
+
+APICAL = 0.5
+"""Presence from which a frame counts as an apical view."""
 
 SELF_TEST_FRAMES = 3
 SELF_TEST_TOLERANCE = 0.05
@@ -44,6 +47,7 @@ class StreamState:
         is_locked: the sector was found or declared; until then every frame is searched for it.
         background: grey of the screen around a sector that was found, 0 where it is black.
         lookout: what was seen lately of a sector that was found.
+        scale: where the pixels have the size that the client declared.
         colours: what was seen lately of colour over the heart.
         stillness: since when the image has been the same.
         cuts: what the picture was, and whether it became another one.
@@ -58,6 +62,7 @@ class StreamState:
     is_locked: bool = False
     background: int = 0
     lookout: Lookout = field(default_factory=Lookout)
+    scale: ScaleWatch = field(default_factory=ScaleWatch)
     colours: ColourWatch = field(default_factory=ColourWatch)
     stillness: StillWatch = field(default_factory=StillWatch)
     cuts: CutWatch = field(default_factory=CutWatch)
@@ -72,6 +77,7 @@ class StreamState:
             "is_locked": self.is_locked,
             "background": self.background,
             "lookout": asdict(self.lookout),
+            "scale": asdict(self.scale),
             "colours": asdict(self.colours),
             "stillness": self.stillness.to_view(),
             "cuts": self.cuts.to_view(),
@@ -151,6 +157,7 @@ class Predictor:
             fit,
             presence,
             is_one_of_several=state.lookout.shows_several,
+            is_resized=state.scale.is_left(fit.region),
             still_since_seq=stillness.since_seq,
         )
         colours, misled = state.colours.after(frame, mask), state.misled_frames
@@ -158,9 +165,11 @@ class Predictor:
             mask = replace(mask, is_coloured=True)
             if not state.colours.is_covered:
                 misled = max(misled, COLOUR_LOOK_FRAMES)
+        scale = state.scale.after(fit.region, is_apical=presence >= APICAL and state.is_locked)
         after = replace(
             state,
             memory=memory,
+            scale=scale,
             colours=colours,
             stillness=stillness,
             cuts=cuts,
@@ -196,6 +205,7 @@ class Predictor:
             is_locked=region is not None,
             background=background_of(frame.pixels_HW) if is_found else 0,
             lookout=Lookout(several_looks=state.lookout.several_looks),
+            scale=state.scale.elsewhere() if is_moved else state.scale,
             cuts=CutWatch(),
             misled_frames=0 if move is None else move.frames,
         )
@@ -229,6 +239,7 @@ class Predictor:
             # An earlier release kept none of these.
             background = int(view.get("background", 0))
             lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
+            scale = _read_scale(**view.get("scale", {"region": None, "apical_frames": 0}))
             colours = ColourWatch(**view.get("colours", {}))
             stillness = StillWatch.from_view(**view.get("stillness", {"cells": None}))
             cuts = CutWatch.from_view(**view.get("cuts", {}))
@@ -244,6 +255,7 @@ class Predictor:
             is_locked,
             background=background,
             lookout=lookout,
+            scale=scale,
             colours=colours,
             stillness=stillness,
             cuts=cuts,
@@ -264,6 +276,10 @@ def _read_region(values: dict[str, int] | None) -> Region | None:
 
 def _read_lookout(frames: int, boxes: list[dict[str, int]], several_looks: int = 0) -> Lookout:
     return Lookout(frames, tuple(Region(**box) for box in boxes), several_looks)
+
+
+def _read_scale(region: dict[str, int] | None, apical_frames: int) -> ScaleWatch:
+    return ScaleWatch(_read_region(region), apical_frames)
 
 
 def _read_fit(values: dict[str, Any] | None) -> Fit | None:

@@ -46,6 +46,7 @@ const REASONS = {
   annulus_not_seen: "the mitral annulus is not seen",
   axis_uncertain: "the long axis is uncertain",
   several_sectors: "the screen shows several images, of which one is measured",
+  scale_changed: "the image changed its size, so that the size of a pixel is unknown",
   // of a file
   region_outside_image: "the declared region runs outside the image, so neither it nor its pixel size is used",
   several_regions: "several regions of tissue are declared; one that moves is used, of several the largest with a pixel size",

@@ -19,7 +19,14 @@ from model.measure.contour import (
     sample,
     segment_lengths,
 )
-from model.measure.quality import COLOUR_OVERLAY, NO_VENTRICLE, SEVERAL_SECTORS, FrameFacts, judge
+from model.measure.quality import (
+    COLOUR_OVERLAY,
+    NO_VENTRICLE,
+    SCALE_CHANGED,
+    SEVERAL_SECTORS,
+    FrameFacts,
+    judge,
+)
 from model.measure.reading import Point, Quality, Reading, Ventricle
 from model.measure.volume import disk_diameters, disk_volume
 
@@ -43,7 +50,8 @@ def measure_frame(
     Args:
         mask: what the network says of the frame. A mask of the ventricle alone is measured too,
             by weaker rules.
-        spacing_mm: (row, column) size of a source pixel, None where it is not calibrated.
+        spacing_mm: (row, column) size of a source pixel, None where it is not calibrated; left out
+            of account where the image has changed its size since it was told.
         keeps_outlines: False leaves ``contours`` empty, which takes less time.
 
     Returns:
@@ -54,6 +62,9 @@ def measure_frame(
     """
     if spacing_mm is not None and not min(spacing_mm) > 0:
         raise MeasurementError(f"pixel spacing is two lengths above 0 mm, got {spacing_mm}")
+    warnings = (SEVERAL_SECTORS,) if mask.is_one_of_several else ()
+    if mask.is_resized and spacing_mm is not None:
+        spacing_mm, warnings = None, (*warnings, SCALE_CHANGED)
     traced_NHW = mask.probabilities_NHW if keeps_outlines else mask.probabilities_NHW[:MEASURED]
     found = [outlines(map_HW) for map_HW in traced_NHW]
     contours: dict[str, tuple[NDArray[np.float32], ...]] = dict.fromkeys(STRUCTURES, ())
@@ -68,8 +79,8 @@ def measure_frame(
         reading = Reading(None, contours, quality, mask.presence, mask.still_since_seq)
     else:
         reading = _measure_ventricle(mask, found, contours, spacing_mm)
-    if mask.is_one_of_several and reading.quality.state != "fail":
-        quality = Quality("warn", (*reading.quality.reasons, SEVERAL_SECTORS))
+    if warnings and reading.quality.state != "fail":
+        quality = Quality("warn", (*reading.quality.reasons, *warnings))
         reading = replace(reading, quality=quality)
     if mask.is_coloured:
         quality = Quality("fail", (COLOUR_OVERLAY, *reading.quality.reasons))

@@ -80,6 +80,7 @@ NO_VENTRICLE = "no_left_ventricle"
 AXIS_FLIPPED = "axis_flipped"
 COLOUR_OVERLAY = "colour_overlay"
 SEVERAL_SECTORS = "several_sectors"
+SCALE_CHANGED = "scale_changed"
 
 FRAME_REASONS = tuple(
     dict.fromkeys(
@@ -90,6 +91,7 @@ FRAME_REASONS = tuple(
             *AXIS_REASONS.values(),
             COLOUR_OVERLAY,
             SEVERAL_SECTORS,
+            SCALE_CHANGED,
         ]
     )
 )

@@ -84,6 +84,7 @@ _REASONS = {
     "annulus_not_seen": "the mitral annulus is not seen",
     "axis_uncertain": "the long axis is uncertain",
     "several_sectors": "the screen shows several images, of which one is measured",
+    "scale_changed": "the image changed its size, so that the size of a pixel is unknown",
 }
 
 

@@ -156,3 +156,24 @@ def test_the_heart_before_a_cut_has_no_part_in_the_ef_of_the_next(tmp_path: Path
     ef = analyse_clip(file, predictor).findings.ef
     assert "picture_changed" in ef.reasons
     assert ef.percent == pytest.approx(alone, abs=5)
+
+
+def test_no_millilitres_are_told_of_an_image_that_changed_its_size_until_it_is_back() -> None:
+    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+    analysis = Analysis(load_predictor(threads=1, precision="f32"), spacing_mm=(0.5, 0.5))
+    seq, told = 0, []
+    for scene in (None, zoomed_out, None, lifted, None):
+        readings = []
+        for _ in range(150):
+            image_HW = images[seq % len(images)]
+            shown_HW = image_HW if scene is None else scene(image_HW)
+            frame = Frame(seq, round(1e6 * seq / 30), shown_HW)
+            readings.append(analysis.step(frame, keeps_outlines=False).reading)
+            seq += 1
+        # it takes up to 104 frames until a smaller image is noticed
+        measured = [each for each in readings[110:] if each.lv is not None]
+        known = {each.lv is not None and each.lv.volume_ml is not None for each in measured}
+        warned = {"scale_changed" in each.quality.reasons for each in measured}
+        told.append((known, warned))
+    right, none = ({True}, {False}), ({False}, {True})
+    assert told == [right, none, right, (set(), set()), right]
