@@ -26,6 +26,12 @@ _PNG_PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_COLOURED = (2, 3, 6)
 """Colour types of true colour, palette, and true colour with transparency."""
 
+_PNG_SAMPLES = {2: 3, 4: 2, 6: 4}
+"""Of a pixel by colour type, where they are not one."""
+
+_INFLATE_BYTES = 4096
+"""Deflated bytes taken at once; they come to 4 MB at the most, since deflate makes 1032 of one."""
+
 _UNIT_START = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 
 _HEADERS: dict[Codec, tuple[int, ...]] = {"h264": (6, 7, 8, 9), "hevc": (32, 33, 34, 35, 39, 40)}
@@ -158,6 +164,7 @@ class PayloadDecoder:
         chunks = _png_chunks(bytes(payload))
         columns, rows = struct.unpack_from(">II", chunks[0].body)
         self._check_size((rows, columns))
+        _check_png(chunks)
         return _decode_png(chunks, cv2.IMREAD_GRAYSCALE)
 
     def _packet(self, payload: memoryview) -> NDArray[np.uint8] | None:
@@ -313,6 +320,32 @@ def _png_chunks(png: bytes) -> list[_Chunk]:
     if kinds[:1] != [b"IHDR"] or len(chunks[0].body) != 13 or kinds[-1] != b"IEND":
         raise UndecodableFrameError("a PNG frame is not a whole PNG")
     return chunks
+
+
+def _check_png(chunks: list[_Chunk]) -> None:
+    """Refuse a PNG that unpacks to far more than its picture; libpng would unpack all of it.
+
+    Raises:
+        UndecodableFrameError: it does, or is damaged.
+
+    Source:
+        PNG specification (third edition), sections 7.2 (scanlines), 8.1 (interlacing: under twice
+        as many rows, each padded) and 11.2.1 (IHDR).
+    """
+    columns, rows, depth, colour = struct.unpack_from(">IIBB", chunks[0].body)
+    row_bytes = math.ceil(columns * depth * _PNG_SAMPLES.get(colour, 1) / 8)
+    most = 2 * rows * (row_bytes + 2)
+    packed = b"".join(each.body for each in chunks if each.kind == b"IDAT")
+    inflater, count = zlib.decompressobj(), 0
+    for start in range(0, len(packed), _INFLATE_BYTES):
+        try:
+            count += len(inflater.decompress(packed[start : start + _INFLATE_BYTES]))
+        except zlib.error as error:
+            raise UndecodableFrameError("a PNG frame cannot be decoded") from error
+        if count > most:
+            raise UndecodableFrameError("a PNG frame unpacks to more than its picture")
+        if inflater.eof:
+            return
 
 
 def _decode_png(chunks: list[_Chunk], flags: int) -> NDArray[np.uint8]:

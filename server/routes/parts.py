@@ -15,6 +15,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from server.errors import BadRequestError
 
 _MOST_HEADER_BYTES = 16 << 10
+_MOST_BOUNDARY_BYTES = 256
+"""What the parser takes; RFC 2046 allows 70."""
+
 _FILE_NAME = re.compile(r";\s*filename\*?\s*=", re.IGNORECASE)
 """Some clients add a star where a name is not ASCII, though RFC 7578 section 4.2 forbids it."""
 
@@ -56,10 +59,12 @@ class Parts:
             boundary: what the content type names.
 
         Raises:
-            BadRequestError: no boundary.
+            BadRequestError: no boundary, or one that is too long.
         """
         if not boundary:
             raise BadRequestError("a multipart body needs a boundary in its content type")
+        if len(boundary) > _MOST_BOUNDARY_BYTES:
+            raise BadRequestError(f"a boundary may have {_MOST_BOUNDARY_BYTES} bytes")
         self._chunks = chunks
         self._events: deque[Part | bytes | None] = deque()
         self._part = Part()

@@ -2,6 +2,7 @@
 
 import re
 import struct
+import time
 import zlib
 
 import av
@@ -42,7 +43,12 @@ def png(
     big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
     lines = b"".join(b"\0" + line.tobytes() for line in big_endian)
     header = struct.pack(">IIBBBBB", cols, rows, depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return png_of(header, zlib.compress(lines))
+
+
+def png_of(header: bytes, packed: bytes) -> bytes:
+    """A PNG of its IHDR and its deflated scanlines."""
+    chunks = [(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
@@ -333,6 +339,41 @@ def test_the_picture_of_a_codec_that_is_not_there_is_refused_at_hello(
     monkeypatch.setattr("server.payload._VIDEO", {"hevc": "a codec that nobody has"})
     with pytest.raises(UnsupportedCodecError, match="hevc"):
         PayloadDecoder("hevc", (ROWS, COLS))
+
+
+def test_a_png_that_unpacks_to_more_than_its_picture_is_refused_at_once() -> None:
+    """Of 400 KB come 400 MB, which took 1.3 s to unpack."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(400)) + packer.flush()
+    header = struct.pack(">IIBBBBB", COLS, ROWS, 8, 0, 0, 0, 0)
+    start_s = time.process_time()
+    with pytest.raises(UndecodableFrameError, match="more than its picture"):
+        decode("png", png_of(header, packed))
+    assert time.process_time() - start_s < 0.3
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(ROWS, COLS), (16, 16), (17, 19)])
+@pytest.mark.parametrize("depth", [1, 8])
+def test_an_interlaced_png_is_decoded(rows: int, columns: int, depth: int) -> None:
+    """Adam7 of the PNG specification (third edition), section 8.1."""
+    pixels_HW = 255 * (scene()[:rows, :columns] > 128).astype(np.uint8)
+    passes = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    lines = b"".join(
+        b"\0" + (np.packbits(line > 0) if depth == 1 else line).tobytes()
+        for top, left, down, right in passes
+        for line in pixels_HW[top::down, left::right]
+    )
+    header = struct.pack(">IIBBBBB", columns, rows, depth, 0, 0, 0, 1)
+    found = decode("png", png_of(header, zlib.compress(lines)), (rows, columns))
+    np.testing.assert_array_equal(found, pixels_HW)
 
 
 @pytest.mark.parametrize("ending", ["jpeg", "png"])

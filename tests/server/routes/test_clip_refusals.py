@@ -174,14 +174,16 @@ def test_a_form_needs_one_file_in_the_field_named_file(
     ("kind", "body"),
     [
         ("multipart/form-data", b"no boundary is named"),
+        (f"multipart/form-data; boundary={'x' * 300}", b"--" + b"x" * 300 + b"--"),
         ("multipart/form-data; boundary=x", b"--y\r\n\r\nanother boundary"),
         ("multipart/form-data; boundary=x", b""),
         ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"'),
     ],
 )
 def test_a_broken_form_is_refused(served: Served, stored: str, kind: str, body: bytes) -> None:
-    answer = served.http.post("/v1/clips", content=body, headers={"Content-Type": kind})
-    assert_problem(answer, 400, "bad_request")
+    for route in ("/v1/clips", "/v1/studies"):
+        answer = served.http.post(route, content=body, headers={"Content-Type": kind})
+        assert_problem(answer, 400, "bad_request")
 
 
 FORM_HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
