@@ -5,7 +5,6 @@ a capture card is put to another patient's screen. Of a heart that beats, a fram
 one before it by a part of what systole changes.
 """
 
-import base64
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.frame import Frame
-from model.stillness import CELLS
+from model.frame import APICAL_PRESENCE, Frame
+from model.stillness import CELLS, cells_from, cells_to_text
 
 Cells = NDArray[np.float32]
 KeptCells = NDArray[np.float16]
@@ -49,8 +48,6 @@ SURE_FRAMES = 3
 """Frames of the other picture on end; a damaged frame is none."""
 
 LEAST_CONTRAST = 1e-6
-SURE_PRESENCE = 0.5
-"""Frames that show no heart are passed over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +88,9 @@ class CutWatch:
         Args:
             frame: the next one.
             cells_HW: means of its cells, as ``StillWatch`` has them.
-            presence: probability that it shows a heart.
+            presence: probability that it shows a heart; frames that show none are passed over.
         """
-        if cells_HW is None or presence < SURE_PRESENCE:
+        if cells_HW is None or presence < APICAL_PRESENCE:
             return self if self.old_seq is None else replace(self, old_seq=None)
         mean, contrast = (each.item() for each in cv2.meanStdDev(cells_HW))
         shape_HW = np.asarray((cells_HW - mean) / max(contrast, LEAST_CONTRAST), np.float32)
@@ -125,8 +122,8 @@ class CutWatch:
 
     def _keep(self, frame: Frame, shape_HW: Cells) -> dict[str, Any]:
         """Which pictures of the last beat are kept after this frame."""
-        is_timed = frame.time_us is not None
-        at, every = frame.time_us or frame.seq, KEPT_EVERY_US if is_timed else KEPT_EVERY_FRAMES
+        at = frame.seq if frame.time_us is None else frame.time_us
+        every = KEPT_EVERY_FRAMES if frame.time_us is None else KEPT_EVERY_US
         if self.kept_HW and 0 <= at - self.kept_at < every:
             return {}
         kept_HW = (*self.kept_HW, shape_HW.astype(np.float16))[-KEPT:]
@@ -136,17 +133,23 @@ class CutWatch:
         """Count one more frame without the old picture."""
         if self.frames + 1 < SURE_FRAMES:
             return replace(self, frames=self.frames + 1)
-        new = replace(self, before_HW=None, next_HW=None, kept_HW=(), old_seq=self.before_seq)
-        return replace(new, first_HW=self.next_HW)
+        return replace(
+            self,
+            first_HW=self.next_HW,
+            before_HW=None,
+            next_HW=None,
+            kept_HW=(),
+            old_seq=self.before_seq,
+        )
 
     def to_view(self) -> dict[str, Any]:
         """As values that JSON can hold."""
         return {
-            "last": _to_text(self.last_HW),
-            "first": _to_text(self.first_HW),
-            "before": _to_text(self.before_HW),
-            "next": _to_text(self.next_HW),
-            "kept": [_to_text(each) for each in self.kept_HW],
+            "last": None if self.last_HW is None else cells_to_text(self.last_HW),
+            "first": None if self.first_HW is None else cells_to_text(self.first_HW),
+            "before": None if self.before_HW is None else cells_to_text(self.before_HW),
+            "next": None if self.next_HW is None else cells_to_text(self.next_HW),
+            "kept": [cells_to_text(each) for each in self.kept_HW],
             "kept_at": self.kept_at,
             "seq": self.seq,
             "time_us": self.time_us,
@@ -164,26 +167,12 @@ class CutWatch:
             ValueError: the cells are not those of an image.
         """
         last_HW, first_HW, before_HW, next_HW = (
-            _of_text(view.pop(name, None)) for name in ("last", "first", "before", "next")
+            None if text is None else cells_from(text, np.float32)
+            for text in (view.pop(name, None) for name in ("last", "first", "before", "next"))
         )
-        kept_HW = tuple(_cells_of(each, "<f2").astype(np.float16) for each in view.pop("kept", ()))
+        kept_HW = tuple(cells_from(text, np.float16) for text in view.pop("kept", ()))
         return cls(last_HW, first_HW, before_HW, next_HW, kept_HW=kept_HW, **view)
 
 
 def _distance(one_HW: Cells, other_HW: Cells | KeptCells) -> float:
     return cv2.norm(one_HW, other_HW.astype(np.float32, copy=False)) / CELLS
-
-
-def _to_text(cells_HW: Cells | KeptCells | None) -> str | None:
-    if cells_HW is None:
-        return None
-    as_stored = cells_HW.astype(cells_HW.dtype.newbyteorder("<"), copy=False)
-    return base64.b64encode(as_stored.tobytes()).decode("ascii")
-
-
-def _of_text(text: str | None) -> Cells | None:
-    return None if text is None else _cells_of(text, "<f4").astype(np.float32)
-
-
-def _cells_of(text: str, kind: str) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(text, validate=True), kind).reshape(CELLS, CELLS)

@@ -17,6 +17,9 @@ Source: Lang et al. 2015, doi:10.1016/j.echo.2014.10.003 (papillary muscles and 
 to the cavity).
 """
 
+APICAL_PRESENCE = 0.5
+"""Presence from which a frame counts as an apical view of a left ventricle."""
+
 MAX_SIDE_PX = 8192
 
 

@@ -17,16 +17,13 @@ from model.backends.choice import BackendName, Choice, choose
 from model.colours import ColourWatch
 from model.cuts import CutWatch
 from model.errors import FrameError, StateError
-from model.frame import Fit, Frame, Mask, Region
+from model.frame import APICAL_PRESENCE, Fit, Frame, Mask, Region
 from model.lookout import Lookout, ScaleWatch
 from model.pictures import COLOUR_LOOK_FRAMES
 from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
 from model.state import MemoryState
 from model.stillness import StillWatch
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
-
-APICAL = 0.5
-"""Presence from which a frame counts as an apical view."""
 
 SELF_TEST_FRAMES = 3
 SELF_TEST_TOLERANCE = 0.05
@@ -165,7 +162,9 @@ class Predictor:
             mask = replace(mask, is_coloured=True)
             if not state.colours.is_covered:
                 misled = max(misled, COLOUR_LOOK_FRAMES)
-        scale = state.scale.after(fit.region, is_apical=presence >= APICAL and state.is_locked)
+        scale = state.scale.after(
+            fit.region, is_apical=presence >= APICAL_PRESENCE and state.is_locked
+        )
         after = replace(
             state,
             memory=memory,

@@ -6,13 +6,15 @@ a frozen image changes by a few hundredths of its contrast, a beating one by ten
 
 import base64
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Frame
+
+F = TypeVar("F", bound=np.floating[Any])
 
 CELLS = 24
 """Of the network's input, along each side."""
@@ -67,9 +69,8 @@ class StillWatch:
 
     def to_view(self) -> dict[str, Any]:
         """As values that JSON can hold."""
-        cells = None if self.cells_HW is None else self.cells_HW.astype("<f4").tobytes()
         return {
-            "cells": None if cells is None else base64.b64encode(cells).decode("ascii"),
+            "cells": None if self.cells_HW is None else cells_to_text(self.cells_HW),
             "seq": self.seq,
             "time_us": self.time_us,
             "frames": self.frames,
@@ -83,13 +84,26 @@ class StillWatch:
         Raises:
             ValueError: the cells are not those of an image.
         """
-        if cells is None:
-            return cls(**values)
-        flat = np.frombuffer(base64.b64decode(cells, validate=True), "<f4")
-        return cls(flat.astype(np.float32).reshape(CELLS, CELLS), **values)
+        return cls(None if cells is None else cells_from(cells, np.float32), **values)
 
 
 def _differ(cells_HW: NDArray[np.float32], before_HW: NDArray[np.float32]) -> bool:
     """Whether two images differ by more than noise."""
     contrast = cv2.meanStdDev(before_HW)[1].item()
     return cv2.norm(cells_HW, before_HW) / CELLS > STILL_SHARE * contrast
+
+
+def cells_to_text(cells_HW: NDArray[F]) -> str:
+    """Cells as text that JSON can hold."""
+    as_stored = cells_HW.astype(cells_HW.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(as_stored.tobytes()).decode("ascii")
+
+
+def cells_from(text: str, kind: type[F]) -> NDArray[F]:
+    """Read what ``cells_to_text`` gave of cells of that kind.
+
+    Raises:
+        ValueError: the cells are not those of an image.
+    """
+    stored = np.frombuffer(base64.b64decode(text, validate=True), np.dtype(kind).newbyteorder("<"))
+    return stored.astype(kind).reshape(CELLS, CELLS)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MeasurementError
-from model.frame import STRUCTURES, WHOLE, Fit, Mask
+from model.frame import APICAL_PRESENCE, STRUCTURES, WHOLE, Fit, Mask
 from model.measure.axis import LongAxis, find_long_axis
 from model.measure.contour import (
     ELSEWHERE,
@@ -74,7 +74,7 @@ def measure_frame(
             for name, lines in zip(STRUCTURES, _shown(mask, found), strict=False)
         }
     if not found[0] or found[0][0][0] <= 0:
-        unsure = ("view_uncertain",) if mask.presence < 0.5 else ()
+        unsure = ("view_uncertain",) if mask.presence < APICAL_PRESENCE else ()
         quality = Quality("fail", (NO_VENTRICLE, *unsure))
         reading = Reading(None, contours, quality, mask.presence, mask.still_since_seq)
     else:
