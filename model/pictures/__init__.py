@@ -15,7 +15,7 @@ from model.errors import (
     UnsupportedSyntaxError,
 )
 from model.pictures.codestream import Stream, read_stream, starts_a_stream
-from model.pictures.contrast import CONTRAST
+from model.pictures.contrast import DeclaredContrast, declare_contrast
 from model.pictures.decoder import (
     Decoder,
     DecodeStream,
@@ -50,11 +50,11 @@ __all__ = [
     "COLOURED_SHARE",
     "COLOURS",
     "COLOUR_LOOK_FRAMES",
-    "CONTRAST",
     "EXPLICIT_LITTLE",
     "LIBRARIES",
     "READ_SYNTAXES",
     "UNDEFINED",
+    "DeclaredContrast",
     "DeclaredPixels",
     "DeclaredTable",
     "DecodeFailedError",
@@ -76,6 +76,7 @@ __all__ = [
     "choose_compressed",
     "coloured_share",
     "container_of",
+    "declare_contrast",
     "decode_by_library",
     "decode_colours",
     "decode_luma",

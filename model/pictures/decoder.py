@@ -19,13 +19,12 @@ from model.pictures.layout import Layout, to_components
 from model.pictures.libraries import decode
 from model.pictures.pixels import (
     Components,
-    as_bytes,
     expand_range,
     greys_by_window,
-    holds_bytes,
     to_luma,
     to_rgb,
     true_photometric,
+    truly,
     with_precision,
 )
 from model.pictures.rle import decode_rle, looks_like_rle
@@ -126,7 +125,7 @@ def _plain(
 
 
 def judge(decoder: Decoder, some: Components) -> Decoder:
-    """Tell by some pictures of a clip how its samples are shown: in a window, or as bytes.
+    """Tell by some pictures of a clip how its samples are shown: in a window, or of fewer bits.
 
     Args:
         decoder: of the clip.
@@ -135,9 +134,9 @@ def judge(decoder: Decoder, some: Components) -> Decoder:
     layout = decoder.layout
     greys_S = greys_by_window(some, layout)
     if greys_S is None:
-        if not holds_bytes(some, layout):
+        layout = truly(some, layout)
+        if layout is decoder.layout:
             return decoder
-        layout = as_bytes(layout)
     return replace(
         decoder,
         layout=layout,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import MalformedHeaderError, UnsupportedPixelsError
-from model.pictures.contrast import Contrast, read_contrast
+from model.pictures.contrast import Contrast, DeclaredContrast, read_contrast
 from model.pictures.palette import DeclaredTable, Palette, read_palette
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -35,7 +35,7 @@ class DeclaredPixels:
         planar_configuration: PlanarConfiguration.
         frames: NumberOfFrames, None also where it is unreadable.
         tables: of red, green and blue, for PALETTE COLOR.
-        contrast: the values of CONTRAST as the file holds them, empty where absent.
+        contrast: how its greys are to be shown.
     """
 
     rows: int | None
@@ -49,7 +49,7 @@ class DeclaredPixels:
     planar_configuration: int | None
     frames: int | None
     tables: tuple[DeclaredTable, ...]
-    contrast: tuple[bytes, ...]
+    contrast: DeclaredContrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Layout:
         photometric: PhotometricInterpretation.
         declared_frames: NumberOfFrames, None where absent or unreadable.
         palette: the look-up table of a PALETTE COLOR image.
-        contrast: the window that a grey image is to be shown in, None where the header has none.
+        contrast: how a grey image is to be shown, None where the header does not say.
     """
 
     rows: int
@@ -107,6 +107,8 @@ def make_layout(declared: DeclaredPixels) -> Layout:
     photometric = declared.photometric
     samples = declared.samples or (3 if photometric in _COLOUR else 1)
     photometric = photometric or ("MONOCHROME2" if samples == 1 else "RGB")
+    if declared.contrast.is_inverse and photometric == "MONOCHROME2":
+        photometric = "MONOCHROME1"
     allocated = insist(declared.bits_allocated, "BitsAllocated")
     bits = declared.bits_stored or allocated
     high_bit = declared.high_bit
@@ -130,10 +132,10 @@ def make_layout(declared: DeclaredPixels) -> Layout:
     )
 
 
-def _contrast(declared: tuple[bytes, ...], bits: int, is_signed: bool) -> Contrast | None:
-    """The window of a header, None where it has none or shows everything."""
-    contrast = read_contrast(declared)
+def _contrast(declared: DeclaredContrast, bits: int, is_signed: bool) -> Contrast | None:
+    """The window or table of a header, None where it has none or shows everything."""
     lowest = -(1 << bits - 1) if is_signed else 0
+    contrast = read_contrast(declared, lowest)
     return None if contrast is None or contrast.is_whole(lowest, bits) else contrast
 
 

@@ -1,10 +1,10 @@
-"""The colour look-up tables of PALETTE COLOR images.
+"""Look-up tables, and the three that make the colours of PALETTE COLOR images.
 
 Source:
     DICOM PS3.3 C.7.6.3.1.5-6 (palette descriptors and data), C.7.9.2 (segmented tables).
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,16 +81,33 @@ def read_palette(tables: Sequence[DeclaredTable], is_signed: bool) -> Palette:
 
 
 def _channel(colour: str, table: DeclaredTable, is_signed: bool) -> tuple[int, NDArray[np.uint16]]:
-    """Read one table: its first stored value and its entries."""
     name = f"{colour}PaletteColorLookupTable"
+    first, entries, _ = read_table(name, table, (8, 16), is_signed=is_signed)
+    return first, entries
+
+
+def read_table(
+    name: str, table: DeclaredTable, depths: Container[int], *, is_signed: bool
+) -> tuple[int, NDArray[np.uint16], int]:
+    """Read a table: the value that takes its first entry, its entries, and the bits of one.
+
+    Args:
+        name: what its keywords begin with.
+        table: what the header says.
+        depths: which numbers of bits an entry may have.
+        is_signed: whether the values may lie below zero.
+
+    Raises:
+        MalformedHeaderError: it is missing, too short or contradicts itself.
+    """
     described = table.described
-    if len(described) != 3 or described[2] not in (8, 16):
+    if len(described) != 3 or described[2] not in depths:
         raise MalformedHeaderError(f"{name}Descriptor is missing or unreadable")
     count = described[0] or 1 << 16
     first = described[1]
     if is_signed and first >= 1 << 15:
         first -= 1 << 16
-    wide = described[2] == 16
+    wide = described[2] > 8
     if table.segments is not None:
         values = [int(word) for word in _entries(table, table.segments, wide=wide)]
         entries = _SegmentedTable(values, count=count, wide=wide).expand()
@@ -102,7 +119,7 @@ def _channel(colour: str, table: DeclaredTable, is_signed: bool) -> tuple[int, N
         raise MalformedHeaderError(
             f"{name}Data holds {len(entries)} entries, its descriptor says {count}"
         )
-    return first, entries
+    return first, entries, described[2]
 
 
 def _entries(table: DeclaredTable, value: bytes, *, wide: bool) -> NDArray[np.uint16]:

@@ -27,8 +27,12 @@ _LIT, _TINT = 40, 0.1
 """Luma from which a pixel shows a tint, and the difference of its channels, as a share of its luma,
 from which it does; where half of them do, a scanner shows its greys in a tint."""
 
-_SEEN_IN_BYTES = 64
-"""The brightest sample of a picture of 8 bits is above this."""
+_NARROWER = (8, 10, 12)
+"""Bits of samples that writers put into wider ones."""
+
+_SEEN_SHARE, _DARK_SHARE = 4, 16
+"""The brightest sample of a picture is above the first part of its range; one that stays below the
+second, of a range of words, is of fewer bits than its header says."""
 
 _FEWEST_GREYS = 32
 """A window that leaves fewer greys than that of a picture that has them shows no picture."""
@@ -143,14 +147,24 @@ def true_photometric(components: Components, layout: Layout) -> str:
     return layout.photometric
 
 
-def holds_bytes(components: Components, layout: Layout) -> bool:
-    """Whether some pictures are of 8 bits that were only written in wider samples.
+def truly(some: Components, layout: Layout) -> Layout:
+    """Say how some pictures really lie in their samples: of fewer bits than the header says.
 
-    They would be black, or one grey. Black pictures say nothing, so something must be seen.
+    As it says they would be black, or one grey. Black pictures say nothing, so something must be
+    seen.
+
+    Args:
+        some: every sample that they have, in any order.
+        layout: what they mean, as the header says.
     """
-    if components.dtype != np.uint16 or layout.palette is not None:
-        return False
-    return _SEEN_IN_BYTES <= int(components.max()) < 256
+    if some.dtype != np.uint16 or layout.palette is not None:
+        return layout
+    highest = int(some.max())
+    if highest < 256:
+        return as_bits(layout, 8) if highest >= 256 // _SEEN_SHARE else layout
+    if layout.bits < 16 or highest >= 65536 // _DARK_SHARE:
+        return layout
+    return as_bits(layout, next(bits for bits in _NARROWER if highest < 1 << bits))
 
 
 def greys_by_window(some: Components, layout: Layout) -> NDArray[np.uint8] | None:
@@ -165,14 +179,14 @@ def greys_by_window(some: Components, layout: Layout) -> NDArray[np.uint8] | Non
     kind = f"u{some.itemsize}"
     samples_S = np.arange(256**some.itemsize).astype(kind).view(some.dtype)
     greys_S = layout.contrast.show(_stored_values(samples_S, layout))
-    seen = _to_8_bits(some, as_bytes(layout) if holds_bytes(some, layout) else layout)
+    seen = _to_8_bits(some, truly(some, layout))
     left = len(np.unique(greys_S[some.view(kind)]))
     return greys_S if left >= min(_FEWEST_GREYS, len(np.unique(seen))) else None
 
 
-def as_bytes(layout: Layout) -> Layout:
-    """Say of wider samples that they only hold bytes."""
-    return replace(layout, bits=8, shift=0, is_signed=False)
+def as_bits(layout: Layout, bits: int) -> Layout:
+    """Say of wider samples that they only hold so many bits."""
+    return replace(layout, bits=bits, shift=0, is_signed=False)
 
 
 def ybr_to_rgb(ybr: NDArray[np.uint8]) -> NDArray[np.uint8]:

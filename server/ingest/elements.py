@@ -14,6 +14,9 @@ from model.pictures import UNDEFINED, Encoding, Window
 from server.ingest.errors import MalformedHeaderError, TruncatedError
 
 PIXEL_DATA = 0x7FE00010
+_PER_FRAME = 0x52009230
+"""PerFrameFunctionalGroupsSequence, of which the first item is kept: a clip may have thousands."""
+
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -227,6 +230,10 @@ class HeaderReader:
                     f"an item was due at byte {offset}, in the sequence {_name(sequence.tag)}"
                 )
             offset = self._item(item, encoding, keep, depth)
+            if sequence.tag == _PER_FRAME:
+                if end is not None:
+                    return end
+                keep = None
         return end
 
     def _item(

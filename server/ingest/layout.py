@@ -6,10 +6,10 @@ Source:
 
 from model.pictures import (
     COLOURS,
-    CONTRAST,
     DeclaredPixels,
     DeclaredTable,
     Layout,
+    declare_contrast,
     insist,
     make_layout,
 )
@@ -49,7 +49,12 @@ def _declared(header: Header) -> DeclaredPixels:
         planar_configuration=header.integer(Tag.PlanarConfiguration),
         frames=declared_frames(header),
         tables=tuple(_table(header, colour) for colour in COLOURS),
-        contrast=tuple(header.values.get(Tag[keyword], b"") for keyword in CONTRAST),
+        contrast=declare_contrast(
+            header,
+            lambda place, keyword: place.values.get(Tag[keyword], b""),
+            lambda place, keyword: place.sequences.get(Tag[keyword], ()),
+            is_little=header.encoding.is_little,
+        ),
     )
 
 

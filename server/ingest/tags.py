@@ -70,8 +70,19 @@ class Tag(IntEnum):
     SegmentedRedPaletteColorLookupTableData = 0x00281221
     SegmentedGreenPaletteColorLookupTableData = 0x00281222
     SegmentedBluePaletteColorLookupTableData = 0x00281223
+    ModalityLUTSequence = 0x00283000
+    LUTDescriptor = 0x00283002
+    LUTData = 0x00283006
+    VOILUTSequence = 0x00283010
+    FrameVOILUTSequence = 0x00289132
+    PixelValueTransformationSequence = 0x00289145
 
     ViewCodeSequence = 0x00540220
+
+    PresentationLUTShape = 0x20500020
+
+    SharedFunctionalGroupsSequence = 0x52009229
+    PerFrameFunctionalGroupsSequence = 0x52009230
 
     ExtendedOffsetTable = 0x7FE00001
     ExtendedOffsetTableLengths = 0x7FE00002

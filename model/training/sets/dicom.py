@@ -31,7 +31,6 @@ from model.errors import FrameError
 from model.frame import STRUCTURES
 from model.pictures import (
     COLOURS,
-    CONTRAST,
     UNDEFINED,
     DeclaredPixels,
     DeclaredTable,
@@ -45,6 +44,7 @@ from model.pictures import (
     Window,
     choose_compressed,
     container_of,
+    declare_contrast,
     decode_by_library,
     find_pictures,
     make_layout,
@@ -343,7 +343,12 @@ def _declared_pixels(stored: Any, encoding: Encoding) -> DeclaredPixels:
         planar_configuration=number("PlanarConfiguration"),
         frames=max(0, number("NumberOfFrames") or 0) or None,
         tables=tuple(_table(stored, colour, encoding) for colour in COLOURS),
-        contrast=tuple(_raw(stored, keyword) or b"" for keyword in CONTRAST),
+        contrast=declare_contrast(
+            stored,
+            lambda place, keyword: _raw(place, keyword) or b"",
+            lambda place, keyword: place.get(keyword) or (),
+            is_little=encoding.is_little,
+        ),
     )
 
 

@@ -61,7 +61,7 @@ WINDOWED: dict[str, Callable[[], Dataset]] = {
         grey_cine(), WindowCenter="200", WindowWidth="400"
     ),
     "black is the highest": lambda: ultrasound(39 - dark(), "MONOCHROME1", **DARK),
-    "12 bits in 16": lambda: ultrasound(twelve(), WindowCenter="2048", WindowWidth="4096"),
+    "12 bits in 16": lambda: ultrasound(twelve(), WindowCenter="1000", WindowWidth="1500"),
     "a part of 12 bits": lambda: ultrasound(
         twelve(), BitsStored=12, HighBit=11, WindowCenter="1000", WindowWidth="1500"
     ),
