@@ -6,8 +6,7 @@ EchoError                          (model/errors.py: FrameError StateError Weigh
     MalformedMessageError  UnknownMessageError  HelloExpectedError  UnsupportedCodecError
     UnknownModelError  FrameSizeError  UndecodableFrameError  MessageTooBigError
     CreditError  IdleError  SlowReaderError  FencedError  SocketGoneError
-    ResumeError
-      SnapshotError                what was kept of a session cannot be read
+    ResumeError: SnapshotError     what was kept of a session cannot be read
   StoreError                       sessions or clips cannot be kept beyond this process now
   RecordingError                   a log of a session that cannot be read
   IngestError                      what a clip is not (server/ingest/errors.py)
@@ -100,7 +99,7 @@ class CreditError(ProtocolError):
 
 
 class IdleError(ProtocolError):
-    """Silence for too long; the session is parked."""
+    """Silence for too long; a session is parked, a request is given up."""
 
     code = "idle_timeout"
     retryable = True
@@ -339,6 +338,7 @@ class WireCodes:
         "ambiguous_archive": 422,
         "bad_request": 400,
         "method_not_allowed": 405,
+        "idle_timeout": 408,
         "not_acceptable": 406,
         "another_study": 409,
         "unsupported_media_type": 415,

@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     frame_max_bytes: int = Field(
         default=16 << 20, ge=1024, description="Longest message of a stream."
     )
-    idle_timeout_s: float = Field(default=30.0, gt=0, description="Silence that ends a session.")
+    idle_timeout_s: float = Field(
+        default=30.0, gt=0, description="Silence that ends a session or a request."
+    )
     send_timeout_s: float = Field(
         default=10.0, gt=0, description="How long an answer may wait for its reader."
     )

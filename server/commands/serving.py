@@ -14,9 +14,9 @@ from typing import Any
 
 import cv2
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.app import Parts, create_app
+from server.commands.patience import allow_many_sockets, bounded_http, end_where_unread
 from server.commands.terminal import CommandError
 from server.errors import SettingsError
 from server.log import configure_logging
@@ -35,38 +35,6 @@ SWITCH_S = 0.001
 
 PING_S = 20.0
 BACKLOG = 256
-MOST_HEAD_BYTES = 64 << 10
-"""Of a request before its body, beside one piece as it came from the line."""
-
-
-class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's own takes headers without end, and would hold up every stream over them."""
-
-    _pending_bytes = 0
-    _is_progress = False
-
-    def data_received(self, data: bytes) -> None:
-        """Read a piece; too many in which neither headers end nor a body goes on are refused."""
-        self._is_progress = False
-        super().data_received(data)
-        self._pending_bytes = 0 if self._is_progress else self._pending_bytes + len(data)
-        if self._pending_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The headers of this request are too long.")
-
-    def on_headers_complete(self) -> None:
-        """Go on to the body."""
-        self._is_progress = True
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
-        self._is_progress = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Be done with a request."""
-        self._is_progress = True
-        super().on_message_complete()
 
 
 class DrainingServer(uvicorn.Server):
@@ -89,7 +57,7 @@ class DrainingServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                http=BoundedHttp,
+                http=bounded_http(settings.idle_timeout_s),
                 ws="websockets-sansio",
                 ws_max_size=settings.frame_max_bytes + MESSAGE_SLACK_BYTES,
                 ws_per_message_deflate=False,
@@ -132,6 +100,7 @@ def run_server(settings: Settings) -> None:
     server = DrainingServer(settings)
     asyncio.run(warm_up(server.app))
     hold_up_nobody()
+    allow_many_sockets()
     listener = _listen(settings)
     announce(listener, "http" if settings.tls_cert_file is None else "https")
     server.run([listener])
@@ -221,6 +190,7 @@ def _listen(settings: Settings) -> socket.socket:
         raise CommandError(
             "system", f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
         ) from error
+    end_where_unread(listener)
     return listener
 
 

@@ -22,6 +22,7 @@ from gdkvm_client import (
     NotFinishedError,
     NotFoundError,
     ServerFaultError,
+    SessionLostError,
     TooBigError,
     UnauthorizedError,
 )
@@ -154,6 +155,7 @@ def scripted() -> Iterator[Any]:
     ("status", "code", "kind", "retryable"),
     [
         (401, "unauthorized", UnauthorizedError, False),
+        (408, "idle_timeout", SessionLostError, True),
         (503, "full", BusyError, True),
         (507, "storage_full", BusyError, True),
         (500, "engine_failed", ServerFaultError, False),

@@ -8,7 +8,7 @@ GdkvmError                 code, message, retryable
   NotFoundError            nothing of that name, or not of that kind
   NotFinishedError         the clip is still being worked on
   BusyError                full, going away or out of room: try later or elsewhere
-  SessionLostError         a stream's session cannot go on
+  SessionLostError         a stream's session cannot go on, or an upload fell silent
   ServerFaultError         the server's own failure
   ConnectionLostError      no answer: network, address or a server that is not there
   BadAnswerError           an answer that is not of this protocol
@@ -92,7 +92,7 @@ class BusyError(GdkvmError):
 
 
 class SessionLostError(GdkvmError):
-    """A stream's session cannot go on."""
+    """A stream's session cannot go on, or an upload fell silent."""
 
     codes = frozenset({"cannot_resume", "fenced", "idle_timeout", "slow_reader"})
 

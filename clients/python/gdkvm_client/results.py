@@ -164,7 +164,7 @@ def raise_refusal(answer: httpx.Response) -> None:
     """Turn a problem document (RFC 9457) into the error that it tells of."""
     if answer.is_success:
         return
-    is_retryable = answer.status_code in (429, 503, 507)
+    is_retryable = answer.status_code in (408, 429, 503, 507)
     try:
         document = answer.json()
         code, detail = str(document["code"]), str(document["detail"])
