@@ -220,8 +220,11 @@ def clean(vr: str, text: str, *, is_key: bool = False) -> str:
     Args:
         vr: the value representation.
         text: the value as it was found.
-        is_key: it is nothing unless it is whole.
+        is_key: it is nothing unless it is whole: what is cut at a backslash, or has lost a letter,
+            names somebody else.
     """
+    if is_key and not _is_whole(text.strip(" \0\r\n")):
+        return ""
     text = "".join(letter for letter in text if letter.isprintable()).strip()
     if vr == "UI":
         is_uid = len(text) <= 64 and re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", text)
@@ -234,6 +237,11 @@ def clean(vr: str, text: str, *, is_key: bool = False) -> str:
         is_cut = len(text) > _LENGTHS[vr]
         return "" if is_cut and is_key else text[: _LENGTHS[vr]].strip()
     return _CLEANERS[vr](text)
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text holds letters alone: no second value, and none that could not be decoded."""
+    return text.isprintable() and "\\" not in text and "\N{REPLACEMENT CHARACTER}" not in text
 
 
 def _date(text: str) -> str:

@@ -4,13 +4,13 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from server.clips import ClipStore, Wanted
 from server.errors import BadRequestError, BodyTooLargeError
 from server.keys import KEY_SLOT
 from server.routes.clips import PROBLEMS, tag_of
+from server.routes.intake import FrameIndex
 
 MOST_BYTES = 1 << 20
 """Of one correction."""
@@ -21,7 +21,7 @@ _TAG = re.compile(r'"r([0-9]{1,9})"')
 class EditRequest(BaseModel):
     """One correction."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     contours: dict[str, list[list[tuple[FiniteFloat, FiniteFloat]]]] | None = Field(
         description="Closed outlines of (row, column) points in pixels by structure, as in "
@@ -49,7 +49,7 @@ def edit_routes(store: ClipStore) -> APIRouter:
         request: Request,
         response: Response,
         clip: str,
-        index: Annotated[int, InPath(description="Place in the clip, from 0.")],
+        index: FrameIndex,
         if_match: Annotated[
             str | None, Header(description="`ETag` of the result that was looked at.")
         ] = None,

@@ -1,10 +1,14 @@
-"""How uploads reach the disk: as they come, counted, and never more than allowed."""
+"""What comes in: uploads reach the disk as they come, counted, and never more than allowed."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import Path as InPath
 from fastapi import Request
+from pydantic import BeforeValidator
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
@@ -20,6 +24,18 @@ from server.routes.parts import Parts
 _WRITE_BYTES = 1 << 20
 CHECK_BYTES = 16 << 20
 """How often to look whether the disk still has its reserve."""
+
+
+def _plainly(told: Any) -> Any:
+    if isinstance(told, str) and not re.fullmatch(r"0|[1-9][0-9]{0,8}", told):
+        raise ValueError("a whole number is wanted, in digits alone")
+    return told
+
+
+FrameIndex = Annotated[
+    int, InPath(ge=0, description="Place in the clip, from 0."), BeforeValidator(_plainly)
+]
+"""Of a path: one frame has one address, and neither ``1_0`` nor ``+1`` names any."""
 
 
 def content_type(request: Request) -> tuple[str, dict[str, bytes]]:

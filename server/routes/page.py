@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from server.errors import NotFoundError
 from server.ingest import SampleClip
+from server.routes.intake import FrameIndex
 
 WEB = Path(__file__).resolve().parents[2] / "clients" / "web"
 """Beside the packages, in a checkout as in an installed wheel."""
@@ -57,9 +58,9 @@ def sample_routes(sample: SampleClip) -> APIRouter:
         }
 
     @router.get("/sample/{index}.jpg")
-    async def frame(index: int) -> Response:
+    async def frame(index: FrameIndex) -> Response:
         """One frame."""
-        if not 0 <= index < len(sample.jpegs):
+        if index >= len(sample.jpegs):
             raise NotFoundError(f"the sample clip has {len(sample.jpegs)} frames")
         return Response(sample.jpegs[index], media_type="image/jpeg", headers=CACHE)
 

@@ -3,15 +3,15 @@
 import asyncio
 import zipfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Response
-from fastapi import Path as InPath
 
 from server.clips import ClipStore
 from server.errors import NotFoundError
 from server.export.pictures import OUTLINES, picture_name
 from server.routes.clips import PROBLEMS
+from server.routes.intake import FrameIndex
 
 PICTURES: Literal["pictures.zip"] = "pictures.zip"
 """Name of the artefact that both routes read."""
@@ -25,9 +25,7 @@ def picture_routes(store: ClipStore) -> APIRouter:
     router = APIRouter(prefix="/v1/clips", tags=["clips"], responses=PROBLEMS)
 
     @router.get("/{clip}/frames/{index}.jpg")
-    async def picture(
-        clip: str, index: Annotated[int, InPath(ge=0, description="Place in the clip, from 0.")]
-    ) -> Response:
+    async def picture(clip: str, index: FrameIndex) -> Response:
         """One frame as it was measured, a grey JPEG of its own size."""
         archive = await store.artefact(clip, PICTURES)
         jpeg = await asyncio.to_thread(_read, archive, picture_name(index))

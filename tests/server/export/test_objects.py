@@ -134,6 +134,33 @@ def test_a_key_that_is_too_long_is_left_out_since_cut_it_would_be_another(
 
 
 @pytest.mark.parametrize(
+    "keyword", ["PatientID", "IssuerOfPatientID", "StudyID", "AccessionNumber"]
+)
+@pytest.mark.parametrize(
+    ("sets", "written", "kept"),
+    [
+        ("ISO_IR 100", b"M\xfcller-7", "Müller-7"),
+        ("ISO_IR 100", b" 4711\0\0", "4711"),
+        ("ISO_IR 100", b"CLINIC\\4711", None),
+        ("ISO_IR 100", b"47\x0111", None),
+        ("ISO_IR 100", b"47\t11", None),
+        ("ISO_IR 192", b"M\xfcller-7", None),
+    ],
+)
+def test_a_key_that_is_not_whole_is_left_out_since_it_would_be_another(
+    tmp_path: Path, keyword: str, sets: str, written: bytes, kept: str | None
+) -> None:
+    """DICOM PS3.5 6.2: a backslash parts two values, and LO and SH have no control characters."""
+    made = ultrasound(np.zeros((1, 48, 64), np.uint8), PatientID="x", SpecificCharacterSet=sets)
+    setattr(made, keyword, "X" * len(written))
+    path = save(made, tmp_path / "clip")
+    path.write_bytes(path.read_bytes().replace(b"X" * len(written), written))
+    origin = read_origin(path)
+    assert origin is not None
+    assert origin.attributes.get(keyword) == kept
+
+
+@pytest.mark.parametrize(
     ("told", "kept"), [("F", "F"), ("O", "O"), ("U", None), ("FEMALE", None), ("1", None)]
 )
 def test_a_sex_that_dicom_does_not_know_is_left_out(

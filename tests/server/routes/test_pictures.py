@@ -39,6 +39,10 @@ def test_the_outlines_enclose_the_label_maps(served: Served, stored: str) -> Non
         assert 2 * both / (drawn_HW.sum() + (labels_HW == 1).sum()) > 0.95
 
 
+ODD = ("1_0", "%201", "1%20", "+1", "%2B1", "01", "1.0", "%D9%A3", "1e1")
+"""What Python and pydantic take for whole numbers, and more that is none."""
+
+
 @pytest.mark.parametrize("index", [COUNT, 99_999_999])
 def test_there_is_no_picture_beyond_the_last(served: Served, stored: str, index: int) -> None:
     answer = served.http.get(f"{stored}/frames/{index}.jpg")
@@ -46,6 +50,9 @@ def test_there_is_no_picture_beyond_the_last(served: Served, stored: str, index:
 
 
 def test_a_picture_has_a_number_and_a_clip(served: Served, stored: str) -> None:
-    assert_problem(served.http.get(f"{stored}/frames/-1.jpg"), 400, "bad_request")
-    assert_problem(served.http.get(f"{stored}/frames/one.jpg"), 400, "bad_request")
+    for index in ("-1", "one", *ODD):
+        assert_problem(served.http.get(f"{stored}/frames/{index}.jpg"), 400, "bad_request")
+        assert_problem(served.http.get(f"/sample/{index}.jpg"), 400, "bad_request")
+        answer = served.http.patch(f"{stored}/frames/{index}", json={"contours": None})
+        assert_problem(answer, 400, "bad_request")
     assert_problem(served.http.get("/v1/clips/c_none/frames/0.jpg"), 404, "not_found")
