@@ -4,7 +4,8 @@ Under it the luma tells velocities, not echoes, and outlines follow the colour b
 a part of each beat only, so that a colour that was seen counts for some time.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -48,6 +49,15 @@ class ColourWatch:
             return ColourWatch(0, 0)
         clean = None if self.clean_looks is None else self.clean_looks + 1
         return ColourWatch(0, clean if clean is None or clean < HELD_LOOKS else None)
+
+    def to_view(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_view(cls, frames: int, clean_looks: int | None) -> Self:
+        """Read what ``to_view`` gave."""
+        return cls(frames, clean_looks)
 
 
 def _covers_heart(colours_HW3: NDArray[np.uint8], mask: Mask) -> bool:

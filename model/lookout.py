@@ -5,8 +5,9 @@ in its midst. So the sector is looked for again and again; where it was found la
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median_low
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,19 @@ class ScaleWatch:
         off_columns = abs(region.left + region.width / 2 - was.left - was.width / 2)
         return is_resized and max(off_rows, off_columns) > MOVED_SHARE * side
 
+    def to_view(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_view(cls, region: dict[str, int] | None, apical_frames: int) -> Self:
+        """Read what ``to_view`` gave.
+
+        Raises:
+            FrameError: the place is none.
+        """
+        return cls(None if region is None else Region(**region), apical_frames)
+
 
 @dataclass(frozen=True, slots=True)
 class Lookout:
@@ -133,6 +147,19 @@ class Lookout:
             if _common_px(box, region) < LEAST_FILLED_SHARE * _px(region):
                 return Move(box, _misled(SHRUNK_LOOKS))
         return None
+
+    def to_view(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_view(cls, frames: int, boxes: list[dict[str, int]], several_looks: int = 0) -> Self:
+        """Read what ``to_view`` gave.
+
+        Raises:
+            FrameError: a box is none.
+        """
+        return cls(frames, tuple(Region(**box) for box in boxes), several_looks)
 
 
 @dataclass(frozen=True, slots=True)

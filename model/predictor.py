@@ -31,6 +31,17 @@ SELF_TEST_TOLERANCE = 0.05
 
 _VIEW_HEADER = struct.Struct("<I32s")
 
+_Watch = Lookout | ScaleWatch | ColourWatch | StillWatch | CutWatch
+
+_WATCHES: dict[str, type[_Watch]] = {
+    "lookout": Lookout,
+    "scale": ScaleWatch,
+    "colours": ColourWatch,
+    "stillness": StillWatch,
+    "cuts": CutWatch,
+}
+"""What a session's state holds beside the network's memory, by the name of its attribute."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamState:
@@ -73,11 +84,7 @@ class StreamState:
             "fit": None if self.fit is None else asdict(self.fit),
             "is_locked": self.is_locked,
             "background": self.background,
-            "lookout": asdict(self.lookout),
-            "scale": asdict(self.scale),
-            "colours": asdict(self.colours),
-            "stillness": self.stillness.to_view(),
-            "cuts": self.cuts.to_view(),
+            **{name: getattr(self, name).to_view() for name in _WATCHES},
         }
         text = json.dumps(view).encode()
         header = _VIEW_HEADER.pack(len(text), hashlib.sha256(text).digest())
@@ -237,27 +244,17 @@ class Predictor:
             is_locked = bool(view["is_locked"])
             # An earlier release kept none of these.
             background = int(view.get("background", 0))
-            lookout = _read_lookout(**view.get("lookout", {"frames": 0, "boxes": []}))
-            scale = _read_scale(**view.get("scale", {"region": None, "apical_frames": 0}))
-            colours = ColourWatch(**view.get("colours", {}))
-            stillness = StillWatch.from_view(**view.get("stillness", {"cells": None}))
-            cuts = CutWatch.from_view(**view.get("cuts", {}))
+            watches: dict[str, Any] = {
+                name: watch.from_view(**view[name])
+                for name, watch in _WATCHES.items()
+                if name in view
+            }
         except (struct.error, ValueError, KeyError, TypeError, FrameError) as error:
             raise StateError("these bytes are not a saved session") from error
         memory_blob = blob[_VIEW_HEADER.size + length :]
         memory = MemoryState.from_bytes(memory_blob, self.backend.spec, self.model.sha256)
         return StreamState(
-            memory,
-            region,
-            spacing,
-            fit,
-            is_locked,
-            background=background,
-            lookout=lookout,
-            scale=scale,
-            colours=colours,
-            stillness=stillness,
-            cuts=cuts,
+            memory, region, spacing, fit, is_locked, background=background, **watches
         )
 
     def self_test(self) -> bool:
@@ -271,14 +268,6 @@ class Predictor:
 
 def _read_region(values: dict[str, int] | None) -> Region | None:
     return None if values is None else Region(**values)
-
-
-def _read_lookout(frames: int, boxes: list[dict[str, int]], several_looks: int = 0) -> Lookout:
-    return Lookout(frames, tuple(Region(**box) for box in boxes), several_looks)
-
-
-def _read_scale(region: dict[str, int] | None, apical_frames: int) -> ScaleWatch:
-    return ScaleWatch(_read_region(region), apical_frames)
 
 
 def _read_fit(values: dict[str, Any] | None) -> Fit | None:
