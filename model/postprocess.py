@@ -99,13 +99,12 @@ def _write_labels(
         span: rows and columns of it that are written.
     """
     size = (inside_HW.shape[1], inside_HW.shape[0])
-    best_HW = cv2.resize(maps_KHW[-1], size, interpolation=cv2.INTER_LINEAR)[span]
-    seat_HW = inside_HW[span]
-    for index, probability_HW in enumerate(maps_KHW[:-1]):
-        scaled_HW = cv2.resize(
-            np.ascontiguousarray(probability_HW), size, interpolation=cv2.INTER_LINEAR
-        )[span]
+    scaled_KHW = [cv2.resize(each, size, interpolation=cv2.INTER_LINEAR)[span] for each in maps_KHW]
+    best_HW = scaled_KHW.pop()
+    found_HW = np.zeros(best_HW.shape, np.uint8)
+    for index, scaled_HW in enumerate(scaled_KHW):
         # 255 where it wins; a later structure's label is greater than those that it replaces.
-        wins_HW = cv2.compare(scaled_HW, best_HW, cv2.CMP_GT)
-        np.maximum(seat_HW, np.minimum(wins_HW, np.uint8(index + 1)), out=seat_HW)
+        wins_HW = np.asarray(cv2.compare(scaled_HW, best_HW, cv2.CMP_GT), np.uint8)
+        np.maximum(found_HW, wins_HW & np.uint8(index + 1), out=found_HW)
         best_HW = cv2.max(best_HW, scaled_HW)
+    inside_HW[span] = found_HW
