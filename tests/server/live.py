@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -268,9 +268,10 @@ class Talk:
         return heard
 
     async def settle(self) -> None:
-        """Wait until the server has taken in all that was sent."""
-        async with asyncio.timeout(PATIENCE_S):
-            await (await self.connection.ping())
+        """Wait until the server has taken in all that was sent, or has closed the socket."""
+        with suppress(ConnectionClosed):
+            async with asyncio.timeout(PATIENCE_S):
+                await (await self.connection.ping())
 
     def abort(self) -> None:
         """Cut the line without a word, as a lost network does."""

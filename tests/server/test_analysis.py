@@ -16,12 +16,32 @@ from tests.server.ingest.making import save, ultrasound
 
 FPS = 60.0
 
+Images = list[NDArray[np.uint8]]
 
-def test_an_image_that_is_frozen_takes_no_ef_back() -> None:
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return load_predictor(threads=1, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
+
+
+@pytest.fixture(scope="module")
+def plain_ef(images: Images, predictor: Predictor) -> float:
+    return ef_of(looped(images, 200), predictor)
+
+
+def looped(images: Images, count: int) -> Images:
+    return [images[k % len(images)] for k in range(count)]
+
+
+def test_an_image_that_is_frozen_takes_no_ef_back(images: Images, predictor: Predictor) -> None:
     # A systole to and fro, so that it beats; then the freeze button is pressed.
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
     course = [*range(len(images)), *range(len(images) - 2, 0, -1)]
-    analysis = Analysis(load_predictor(threads=1, precision="f32"))
+    analysis = Analysis(predictor)
     for seq in range(131):
         image = images[course[seq % len(course)]]
         analysis.step(Frame(seq, round(1e6 * seq / FPS), image), keeps_outlines=False)
@@ -68,10 +88,10 @@ def side_by_side(left_HW: NDArray[np.uint8], right_HW: NDArray[np.uint8]) -> NDA
     return np.ascontiguousarray(np.hstack([left_HW, right_HW]))
 
 
-def test_the_ef_of_one_of_two_hearts_on_the_screen_says_so(tmp_path: Path) -> None:
+def test_the_ef_of_one_of_two_hearts_on_the_screen_says_so(
+    images: Images, predictor: Predictor, tmp_path: Path
+) -> None:
     # Rest beside stress: the same heart later in its beat, so that the EF is known.
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    predictor = load_predictor(threads=1, precision="f32")
     frames = [side_by_side(images[k % 30], images[(k + 15) % 30]) for k in range(75)]
     analysis = Analysis(predictor)
     for seq, image_HW in enumerate(frames):
@@ -86,9 +106,9 @@ def test_the_ef_of_one_of_two_hearts_on_the_screen_says_so(tmp_path: Path) -> No
     assert "several_sectors" not in analyse_clip(path, predictor).document["ef"]["reasons"]
 
 
-def test_of_two_hearts_in_a_clip_the_one_that_beats_is_measured(tmp_path: Path) -> None:
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    predictor = load_predictor(threads=1, precision="f32")
+def test_of_two_hearts_in_a_clip_the_one_that_beats_is_measured(
+    images: Images, predictor: Predictor, tmp_path: Path
+) -> None:
     for is_first in (True, False):
         pairs = [(images[k % 30], images[0])[:: 1 if is_first else -1] for k in range(60)]
         clip = np.stack([side_by_side(*pair) for pair in pairs])
@@ -114,37 +134,39 @@ def on_grey(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("shown", [grabbed, on_grey])
 def test_a_screen_that_is_not_black_makes_no_difference_to_the_heart_on_it(
     shown: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    images: Images,
+    predictor: Predictor,
+    plain_ef: float,
 ) -> None:
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    predictor = load_predictor(threads=1, precision="f32")
-    plain = [images[k % len(images)] for k in range(75)]
-    found = ef_of([shown(image_HW) for image_HW in plain], predictor)
-    assert found == pytest.approx(ef_of(plain, predictor), abs=5)
+    found = ef_of([shown(image_HW) for image_HW in looped(images, 75)], predictor)
+    assert found == pytest.approx(plain_ef, abs=5)
 
 
 @pytest.mark.parametrize("before", [lifted, zoomed_out])
 @pytest.mark.parametrize("back", [False, True])
 def test_a_session_follows_an_image_that_changes_its_place_or_size(
-    before: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], back: bool
+    before: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    back: bool,
+    images: Images,
+    predictor: Predictor,
+    plain_ef: float,
 ) -> None:
     # An EF is a ratio: the same heart has the same one at any size.
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    predictor = load_predictor(threads=1, precision="f32")
-    plain = [images[k % len(images)] for k in range(200)]
+    plain = looped(images, 200)
     other = [before(image_HW) for image_HW in plain[:100]]
     shown = [*plain[:30], *other, *plain] if back else [*other, *plain]
-    assert ef_of(shown, predictor) == pytest.approx(ef_of(plain, predictor), abs=2.5)
+    assert ef_of(shown, predictor) == pytest.approx(plain_ef, abs=2.5)
 
 
-def test_the_heart_before_a_cut_has_no_part_in_the_ef_of_the_next(tmp_path: Path) -> None:
+def test_the_heart_before_a_cut_has_no_part_in_the_ef_of_the_next(
+    images: Images, predictor: Predictor, plain_ef: float, tmp_path: Path
+) -> None:
     # The other heart: the sample in a mirror, of which a part of a systole goes to and fro.
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    predictor = load_predictor(threads=1, precision="f32")
-    first = [images[k % len(images)] for k in range(75)]
+    first = looped(images, 75)
     course = [*range(18, 27), *range(25, 18, -1)]
     other = [np.ascontiguousarray(images[course[k % 16]][:, ::-1]) for k in range(75)]
     alone = ef_of(other, predictor)
-    assert abs(alone - ef_of(first, predictor)) > 8
+    assert abs(alone - plain_ef) > 8
     frames = [*first, *other]
     analysis, told = Analysis(predictor), []
     for seq, image_HW in enumerate(frames):
@@ -158,20 +180,21 @@ def test_the_heart_before_a_cut_has_no_part_in_the_ef_of_the_next(tmp_path: Path
     assert ef.percent == pytest.approx(alone, abs=5)
 
 
-def test_no_millilitres_are_told_of_an_image_that_changed_its_size_until_it_is_back() -> None:
-    images = [decode_luma(read_jpeg(jpeg)) for jpeg in read_sample().jpegs]
-    analysis = Analysis(load_predictor(threads=1, precision="f32"), spacing_mm=(0.5, 0.5))
+def test_no_millilitres_are_told_of_an_image_that_changed_its_size_until_it_is_back(
+    images: Images, predictor: Predictor
+) -> None:
+    analysis = Analysis(predictor, spacing_mm=(0.5, 0.5))
     seq, told = 0, []
-    for scene in (None, zoomed_out, None, lifted, None):
+    # it takes up to 104 frames until a smaller image is noticed
+    for scene, frames in ((None, 90), (zoomed_out, 120), (None, 90), (lifted, 150), (None, 60)):
         readings = []
-        for _ in range(150):
+        for _ in range(frames):
             image_HW = images[seq % len(images)]
             shown_HW = image_HW if scene is None else scene(image_HW)
             frame = Frame(seq, round(1e6 * seq / 30), shown_HW)
             readings.append(analysis.step(frame, keeps_outlines=False).reading)
             seq += 1
-        # it takes up to 104 frames until a smaller image is noticed
-        measured = [each for each in readings[110:] if each.lv is not None]
+        measured = [each for each in readings[-15:] if each.lv is not None]
         known = {each.lv is not None and each.lv.volume_ml is not None for each in measured}
         warned = {"scale_changed" in each.quality.reasons for each in measured}
         told.append((known, warned))
