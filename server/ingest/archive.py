@@ -51,7 +51,8 @@ def open_archive(file: BinaryIO, limits: IngestLimits) -> Iterator["Archive"]:
         UnsafeArchiveError: a rule is broken.
         TruncatedError: it has no directory, so its end is missing.
     """
-    _check_directory(Window(file), limits)
+    window = Window(file)
+    _check_directory(window, limits)
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
@@ -63,6 +64,8 @@ def open_archive(file: BinaryIO, limits: IngestLimits) -> Iterator["Archive"]:
         members = [member for member in archive.infolist() if not member.is_dir()]
         for member in members:
             _check_member(member, limits)
+        if sum(member.compress_size for member in members) > window.size:
+            raise UnsafeArchiveError("the files of the zip overlap: zip them again")
         total = sum(member.file_size for member in members)
         if total > limits.file_bytes:
             raise TooLargeError(

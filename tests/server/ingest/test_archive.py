@@ -115,6 +115,26 @@ def test_a_zip_that_breaks_a_rule_is_unsafe_even_around_a_good_clip(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_members_that_are_the_same_bytes_again_are_refused(
+    tmp_path: Path, dicom: bytes, method: int
+) -> None:
+    """D. Fifield, A better zip bomb, WOOT 2019: entries of a directory that overlap in the file."""
+    path = zipped(tmp_path / "zip", {"clip": dicom}, method)
+    raw = path.read_bytes()
+    entry, end = raw.rfind(b"PK\1\2"), raw.rfind(b"PK\5\6")
+    many = 20 * raw[entry:end]
+    told = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 20, 20, len(many), entry, 0)
+    path.write_bytes(raw[:entry] + many + told)
+    assert refusal_of(path) == "unsafe_archive"
+    folder = tmp_path / "study"
+    folder.mkdir()
+    with pytest.raises(IngestError) as refusal:
+        unpack_study(path, folder)
+    assert refusal.value.code == "unsafe_archive"
+    assert not list(folder.iterdir())
+
+
 def test_an_encrypted_member_is_refused(tmp_path: Path, dicom: bytes) -> None:
     path = zipped(tmp_path / "zip", {"clip": dicom})
     data = bytearray(path.read_bytes())
