@@ -3,6 +3,7 @@
 import json
 import logging
 import logging.config
+from collections import deque
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,11 @@ key_name: ContextVar[str | None] = ContextVar("key_name", default=None)
 
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 """The trace, in hexadecimal, that the current task's work is told in."""
+
+MOST_WAITING = 10_000
+"""Lines of the audit log that wait for their file, some 4 MB; those before are lost to it."""
+
+logger = logging.getLogger(__name__)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -52,6 +58,44 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
     return {name: fact for name, fact in said if name not in _STANDARD and name[0] != "_"}
 
 
+class AuditFile(logging.Handler):
+    """Appends lines to a file that may be moved away at any time.
+
+    Lines that cannot be written, as on a full disk, wait and go before the next one; that is told
+    once. No request suffers from it.
+    """
+
+    def __init__(self, filename: Path) -> None:
+        super().__init__()
+        self._path = filename
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._is_failing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, after those that wait."""
+        self._waiting.append(f"{self.format(record)}\n".encode())
+        try:
+            self._write()
+        except OSError as error:
+            if not self._is_failing:
+                why = {"why": error.strerror}
+                logger.error("the audit log cannot be written to its file; lines wait", extra=why)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                logger.warning("the audit log is written to its file again")
+            self._is_failing = False
+
+    def _write(self) -> None:
+        with self._path.open("ab", buffering=0) as file:
+            while self._waiting:
+                rest = self._waiting[0][file.write(self._waiting[0]) :]
+                if rest:
+                    self._waiting[0] = rest
+                else:
+                    self._waiting.popleft()
+
+
 def configure_logging(level: str, audit_file: Path | None = None) -> None:
     """Send everything, uvicorn's lines too, through one JSON handler.
 
@@ -76,7 +120,7 @@ def configure_logging(level: str, audit_file: Path | None = None) -> None:
     }
     if audit_file is not None:
         handlers["audit"] = {
-            "class": "logging.handlers.WatchedFileHandler",
+            "()": AuditFile,
             "filename": audit_file,
             "formatter": "json",
         }

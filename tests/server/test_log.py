@@ -127,3 +127,51 @@ def test_an_audit_file_that_cannot_be_written_to_is_refused_by_its_setting(tmp_p
     for file in (tmp_path, tmp_path / "nowhere" / "audit"):
         with pytest.raises(SettingsError, match="GDKVM_AUDIT_FILE"):
             configure_logging("INFO", file)
+
+
+AUDITED = """
+import logging, sys
+from pathlib import Path
+from server.log import configure_logging
+where, full = Path(sys.argv[1]), Path("/dev/full")
+log, aside = where / "audit", where / "aside"
+configure_logging("INFO", log)
+audit = logging.getLogger("server.audit")
+audit.info("first")
+log.rename(aside)
+log.symlink_to(full)
+for number in range(3000):
+    audit.info("audit", extra={"number": number})
+log.unlink()
+audit.info("last")
+where.rename(gone := where.with_name("gone"))
+audit.info("beyond")
+gone.rename(where)
+audit.info("back")
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+def test_audit_lines_wait_for_room_and_for_their_folder_and_are_told_of_once(
+    tmp_path: Path,
+) -> None:
+    root, where = Path(__file__).parents[2], tmp_path / "logs"
+    where.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", AUDITED, where],
+        capture_output=True, text=True, check=True, cwd=root,
+    )  # fmt: skip
+    before = [json.loads(line)["event"] for line in (where / "aside").read_text().splitlines()]
+    kept = [json.loads(line) for line in (where / "audit").read_text().splitlines()]
+    assert before == ["first"]
+    assert [line.get("number") for line in kept[:3000]] == list(range(3000))
+    assert [line["event"] for line in kept[3000:]] == ["last", "beyond", "back"]
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert len([line for line in told if line["logger"] == "server.audit"]) == 3004
+    ours = [(line["level"], line.get("why")) for line in told if line["logger"] == "server.log"]
+    assert ours == [
+        ("ERROR", "No space left on device"),
+        ("WARNING", None),
+        ("ERROR", "No such file or directory"),
+        ("WARNING", None),
+    ]
