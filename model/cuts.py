@@ -6,6 +6,7 @@ one before it by a part of what systole changes.
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Self
 
 import cv2
@@ -67,6 +68,8 @@ class CutWatch:
         frames: since what may be a cut.
         old_seq: the last frame before a cut that was made sure of with this frame, else None.
         before_seq: the last frame before what may be a cut.
+        is_sudden: it came in the midst of an image that moved, so that nobody put the probe to
+            another place meanwhile.
     """
 
     last_HW: Cells | None = None
@@ -81,14 +84,18 @@ class CutWatch:
     frames: int = 0
     old_seq: int | None = None
     before_seq: int = 0
+    is_sudden: bool = False
 
-    def after(self, frame: Frame, cells_HW: Cells | None, presence: float) -> "CutWatch":
+    def after(
+        self, frame: Frame, cells_HW: Cells | None, presence: float, *, was_still: bool = False
+    ) -> "CutWatch":
         """Take in the next frame.
 
         Args:
             frame: the next one.
             cells_HW: means of its cells, as ``StillWatch`` has them.
             presence: probability that it shows a heart; frames that show none are passed over.
+            was_still: the image stood still before it.
         """
         if cells_HW is None or presence < APICAL_PRESENCE:
             return self if self.old_seq is None else replace(self, old_seq=None)
@@ -105,14 +112,28 @@ class CutWatch:
                 return replace(now, before_HW=None, next_HW=None)
             return replace(now, usual=usual)._made_sure()
         most = CUT_STEP
-        if self._is_gap(frame):
+        is_gap = self._is_gap(frame)
+        if is_gap:
             step = min((_distance(shape_HW, each) for each in self.kept_HW), default=step)
             most = GAP_STEP
         if step <= max(most, USUAL_TIMES * self.usual):
             return replace(now, usual=usual, **self._keep(frame, shape_HW))
         if _distance(shape_HW, self.first_HW) <= REPLAY_STEP:
             return now
-        return replace(now, before_HW=self.last_HW, next_HW=shape_HW, before_seq=self.seq, frames=1)
+        return replace(
+            now,
+            before_HW=self.last_HW,
+            next_HW=shape_HW,
+            before_seq=self.seq,
+            frames=1,
+            is_sudden=not (is_gap or was_still),
+        )
+
+    def nearest(self, pictures_HW: tuple[KeptCells, ...]) -> float:
+        """Distance of the last frame that showed a heart to the nearest of some pictures."""
+        if self.last_HW is None:
+            return inf
+        return min((_distance(self.last_HW, each_HW) for each_HW in pictures_HW), default=inf)
 
     def _is_gap(self, frame: Frame) -> bool:
         """Whether the heart was not seen for long before this frame."""
@@ -157,6 +178,7 @@ class CutWatch:
             "frames": self.frames,
             "old_seq": self.old_seq,
             "before_seq": self.before_seq,
+            "is_sudden": self.is_sudden,
         }
 
     @classmethod

@@ -26,75 +26,10 @@ it sees too much, which costs less, and is often but a lost contact or a breath.
 SEVERAL_LOOKS = 2
 """Looks more with several sectors than with one of late from which a screen shows several."""
 
-SETTLED_FRAMES = 40
-"""More than a sector's growth goes unnoticed for."""
-
-RESIZED_SHARE, MOVED_SHARE = 0.12, 0.05
-"""Own choice: of a side of the sector, and of the longer one by which its top moved."""
-
 MOST_OUTSIDE_SHARE = 0.2
 LEAST_FILLED_SHARE = 0.6
 """Own choice: shares of the found box, and of the region. Speckle and breath move a real clip's box
 by less than a tenth."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleWatch:
-    """Where a heart was first seen at leisure: the place that the client's pixel size is told of.
-
-    Attributes:
-        region: that place, None before.
-        apical_frames: that showed an apical view, where the network looks now.
-    """
-
-    region: Region | None = None
-    apical_frames: int = 0
-
-    def after(self, region: Region, *, is_apical: bool) -> "ScaleWatch":
-        """Take in a frame.
-
-        Args:
-            region: where the network looked.
-            is_apical: whether it saw an apical view.
-        """
-        if self.region is not None or not is_apical:
-            return self
-        frames = self.apical_frames + 1
-        return ScaleWatch(region if frames == SETTLED_FRAMES else None, frames)
-
-    def elsewhere(self) -> "ScaleWatch":
-        """Begin to look elsewhere."""
-        return ScaleWatch(self.region)
-
-    def is_left(self, region: Region) -> bool:
-        """Whether the image has another size now, on the screen and so in each of its pixels.
-
-        What begins at the same place is the same image, of which more or less of the depth shows.
-        """
-        was = self.region
-        if was is None:
-            return False
-        side = max(was.height, was.width)
-        is_resized = any(
-            abs(one - other) > RESIZED_SHARE * max(one, other)
-            for one, other in ((region.height, was.height), (region.width, was.width))
-        )
-        off_rows = abs(region.top - was.top)
-        off_columns = abs(region.left + region.width / 2 - was.left - was.width / 2)
-        return is_resized and max(off_rows, off_columns) > MOVED_SHARE * side
-
-    def to_view(self) -> dict[str, Any]:
-        """As values that JSON can hold."""
-        return asdict(self)
-
-    @classmethod
-    def from_view(cls, region: dict[str, int] | None, apical_frames: int) -> Self:
-        """Read what ``to_view`` gave.
-
-        Raises:
-            FrameError: the place is none.
-        """
-        return cls(None if region is None else Region(**region), apical_frames)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ from model.colours import ColourWatch
 from model.cuts import CutWatch
 from model.errors import FrameError, StateError
 from model.frame import APICAL_PRESENCE, Fit, Frame, Mask, Region
-from model.lookout import Lookout, ScaleWatch
+from model.lookout import Lookout
 from model.pictures import COLOUR_LOOK_FRAMES
 from model.preprocess import background_of, clip_region, find_sector, make_fit, to_network_input
+from model.scale import ScaleWatch
 from model.state import MemoryState
 from model.stillness import StillWatch
 from model.weights import WEIGHTS_DIR, ModelInfo, load_info
@@ -55,7 +56,7 @@ class StreamState:
         is_locked: the sector was found or declared; until then every frame is searched for it.
         background: grey of the screen around a sector that was found, 0 where it is black.
         lookout: what was seen lately of a sector that was found.
-        scale: where the pixels have the size that the client declared.
+        scale: whether the pixels still have the size that the client declared.
         colours: what was seen lately of colour over the heart.
         stillness: since when the image has been the same.
         cuts: what the picture was, and whether it became another one.
@@ -155,13 +156,15 @@ class Predictor:
         if not (is_finite and memory.is_finite()):
             raise StateError("the network's answer is not finite; the session cannot go on")
         stillness = state.stillness.after(frame, image_11HW)
-        cuts = state.cuts.after(frame, stillness.cells_HW, presence)
+        was_still = state.stillness.is_still
+        cuts = state.cuts.after(frame, stillness.cells_HW, presence, was_still=was_still)
+        scale = state.scale.after_picture(state.cuts, cuts)
         mask = Mask(
             probabilities_NHW,
             fit,
             presence,
             is_one_of_several=state.lookout.shows_several,
-            is_resized=state.scale.is_left(fit.region),
+            is_resized=scale.is_left(fit.region),
             still_since_seq=stillness.since_seq,
         )
         colours, misled = state.colours.after(frame, mask), state.misled_frames
@@ -169,13 +172,11 @@ class Predictor:
             mask = replace(mask, is_coloured=True)
             if not state.colours.is_covered:
                 misled = max(misled, COLOUR_LOOK_FRAMES)
-        scale = state.scale.after(
-            fit.region, is_apical=presence >= APICAL_PRESENCE and state.is_locked
-        )
+        is_apical = presence >= APICAL_PRESENCE and state.is_locked
         after = replace(
             state,
             memory=memory,
-            scale=scale,
+            scale=scale.after(fit.region, is_apical=is_apical),
             colours=colours,
             stillness=stillness,
             cuts=cuts,

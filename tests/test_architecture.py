@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TREE = {
     "model": (
         "errors", "words", "frame", "pictures", "config", "preprocess", "lookout", "colours",
-        "stillness", "cuts", "region", "sector", "delta", "state", "encoder", "network",
+        "stillness", "cuts", "scale", "region", "sector", "delta", "state", "encoder", "network",
         "postprocess", "base", "weights", "backends", "predictor", "measure", "__init__",
         "training",
     ),

@@ -13,26 +13,7 @@ from model.cuts import CUT_STEP, GAP_STEP, CutWatch
 from model.frame import Frame, Region
 from model.preprocess import find_sector, make_fit, to_network_input
 from model.stillness import CELLS, StillWatch
-
-SIDE = 192
-FIT = make_fit(Region(0, 0, SIDE, SIDE), (SIDE, SIDE), 144)
-FPS = 30
-Picture = NDArray[np.uint8]
-
-
-def beating(seconds: float, fps: int = FPS) -> list[Picture]:
-    """A heart that contracts and fills once a second."""
-    shares = [0.5 - 0.5 * np.cos(2 * np.pi * k / fps) for k in range(round(seconds * fps))]
-    return [heart(40 - 9 * share) for share in shares]
-
-
-def heart(wide: float) -> Picture:
-    """A bright wall around a dark ellipse of that half axis, in a fan of speckle."""
-    rows, cols = np.mgrid[0:SIDE, 0:SIDE]
-    radius = np.hypot((rows - 85.0) / (1.5 * wide), (cols - 100.0) / wide)
-    image = np.where(radius < 1.0, 30.0, np.where(radius < 1.3, 150.0, 80.0))
-    speckle = 1.0 + 0.25 * np.sin(1.7 * rows) * np.cos(2.3 * cols)
-    return (image * speckle * (np.abs(cols - 96.0) < 0.8 * (rows + 4.0))).astype(np.uint8)
+from tests.model.fans import FIT, FPS, SIDE, Picture, beating
 
 
 def other(picture: Picture) -> Picture:

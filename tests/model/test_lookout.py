@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.frame import Region
-from model.lookout import LOOK_FRAMES, SETTLED_FRAMES, Lookout, Move, ScaleWatch
+from model.lookout import LOOK_FRAMES, Lookout, Move
 
 SIZE = (240, 320)
 WHOLE = Region(20, 60, 200, 200)
@@ -127,40 +127,3 @@ def test_a_sector_beside_which_another_one_was_shown_stands_alone_again() -> Non
         shown.append(lookout.shows_several)
     looks = shown[LOOK_FRAMES - 1 :: LOOK_FRAMES]
     assert looks == [False] * 4 + [False, True, True, True] + [True] + [False] * 3
-
-
-def seen_for(frames: int, region: Region, watch: ScaleWatch | None = None) -> ScaleWatch:
-    watch = watch or ScaleWatch()
-    for _ in range(frames):
-        watch = watch.after(region, is_apical=True)
-    return watch
-
-
-@pytest.mark.parametrize(
-    ("region", "is_left"),
-    [
-        (WHOLE, False),
-        (INNER, True),
-        (replace(WHOLE, left=0), False),
-        (Region(20, 0, 220, 260), True),
-        (Region(0, 40, 240, 240), True),
-        # a probe that hardly touches: the fan ends at half its depth, and is half as wide there
-        (Region(20, 110, 100, 100), False),
-        (Region(22, 64, 192, 192), False),
-    ],
-    ids=["same", "zoomed out", "moved", "grown aside", "grown upwards", "shallow", "breath"],
-)
-def test_an_image_of_another_size_at_another_place_has_pixels_of_another_size(
-    region: Region, is_left: bool
-) -> None:
-    assert seen_for(SETTLED_FRAMES, WHOLE).is_left(region) == is_left
-
-
-def test_the_size_of_a_pixel_is_told_of_where_a_heart_was_seen_at_leisure() -> None:
-    watch = seen_for(SETTLED_FRAMES - 1, INNER)
-    for _ in range(200):
-        watch = watch.after(INNER, is_apical=False)
-    assert not watch.is_left(WHOLE)
-    watch = seen_for(SETTLED_FRAMES, WHOLE, watch.elsewhere())
-    assert watch.is_left(INNER)
-    assert not seen_for(500, INNER, watch.elsewhere()).is_left(WHOLE)

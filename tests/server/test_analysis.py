@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model import Frame, Predictor, load_predictor
+from model import Frame, Predictor, Region, load_predictor
 from server.analysis import Analysis
 from server.ingest import decode_luma, open_clip, read_jpeg, read_sample
 from server.study import analyse_clip
@@ -200,3 +200,27 @@ def test_no_millilitres_are_told_of_an_image_that_changed_its_size_until_it_is_b
         told.append((known, warned))
     right, none = ({True}, {False}), ({False}, {True})
     assert told == [right, none, right, (set(), set()), right]
+
+
+def nearer(image_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same fan at five sixths of its depth: every pixel has another size."""
+    matrix = np.array([[1.2, 0, -0.2 * 191], [0, 1.2, -0.2 * 14]])  # the fan's tip stays
+    size = image_HW.shape[1], image_HW.shape[0]
+    scaled_HW = cv2.warpAffine(image_HW, matrix, size, flags=cv2.INTER_LINEAR)
+    return np.where(image_HW > 0, scaled_HW, np.uint8(0))
+
+
+def test_no_millilitres_are_told_of_an_image_whose_depth_changed_within_its_fan(
+    images: Images, predictor: Predictor
+) -> None:
+    # Pixels 1.2 times as fine make a volume of the old size 1.7 times as large.
+    analysis = Analysis(predictor, Region(15, 43, 195, 222), spacing_mm=(0.5, 0.5))
+    plain = looped(images, 75)
+    told = []
+    for seq, image_HW in enumerate([*plain, *map(nearer, plain), *plain]):
+        frame = Frame(seq, round(1e6 * seq / 30), image_HW)
+        reading = analysis.step(frame, keeps_outlines=False).reading
+        told.append(reading.lv is None or reading.lv.volume_ml is None)
+    assert told[:75] == 75 * [False]
+    assert told[77:150] == 73 * [True]
+    assert told[160:] == 65 * [False]
