@@ -269,13 +269,13 @@ def storage_errors() -> Iterator[None]:
     """Turn a full disk into our error; other errors of the system pass.
 
     Raises:
-        StorageError: no room is left, or none of what this user may have.
+        StorageError: no room is left, none of what this user may have, or a disk only to be read.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageError("no room is left on the disk; make some, or try later") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StorageError(f"the disk takes no more ({error.strerror}); try later") from error
         raise
 
 

@@ -20,6 +20,9 @@ _CLIP_NAME = re.compile(f"{CLIP_PREFIX}[A-Za-z0-9_-]{{16}}")
 _COMING_PREFIX, _GONE_PREFIX = ".coming-", ".gone-"
 """Of folders that hold no clip: what is no clip yet, and one that is being removed."""
 
+PART_PREFIX = "part-"
+"""Of a clip's files that are not whole yet."""
+
 _PASSING_PREFIX = "server-"
 _READ_BYTES = 1 << 20
 
@@ -87,10 +90,13 @@ class Room:
         return [path for path in found if _CLIP_NAME.fullmatch(path.name) and path.is_dir()]
 
     def clear(self) -> None:
-        """Remove what a server left that was killed while something came, or was removed."""
+        """Remove what a server left that was killed while something came, was made or removed."""
         for prefix in (_COMING_PREFIX, _GONE_PREFIX):
             for path in self.folder.glob(f"{prefix}*"):
                 remove(path)
+        for folder in self.clips():
+            for path in folder.glob(f"{PART_PREFIX}*"):
+                path.unlink(missing_ok=True)
 
     def make(self, name: str) -> Path:
         """Make a clip's folder.
@@ -172,8 +178,8 @@ def seal(path: Path) -> tuple[str, int]:
             digest.update(piece)
         os.fsync(file.fileno())
         length = file.tell()
-    _sync_folder(path.parent)
-    _sync_folder(path.parent.parent)
+    _sync(path.parent)
+    _sync(path.parent.parent)
     return digest.hexdigest(), length
 
 
@@ -183,15 +189,24 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full.
     """
-    part = path.with_name(f"part-{path.name}")
+    part = path.with_name(PART_PREFIX + path.name)
     try:
-        with storage_errors(), part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
+        with storage_errors():
+            part.write_bytes(content)
+            put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Give a whole file its name; a power cut leaves it whole, or not there.
+
+    Source:
+        fsync(2): neither a file's bytes nor its name are on the disk before both are synced.
+    """
+    _sync(part)
+    part.rename(path)
+    _sync(path.parent)
 
 
 def size_of(folder: Path) -> int:
@@ -199,8 +214,8 @@ def size_of(folder: Path) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -43,6 +43,9 @@ CREATE TABLE clip (
 ) STRICT
 """
 
+_NO_MORE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+"""What a disk that is full, or can only be read by now, is to SQLite."""
+
 _COLUMNS = (
     "id", "state", "view", "study", "seen_view", "error", "sha256", "maker", "attempts",
     "size_bytes", "created_s", "finished_s",
@@ -254,8 +257,8 @@ def _full_disk() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            raise StorageError("no room is left on the disk; make some, or try later") from error
+        if error.sqlite_errorcode & 0xFF in _NO_MORE:
+            raise StorageError(f"the disk takes no more ({error}); try later") from error
         raise
 
 

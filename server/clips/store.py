@@ -28,7 +28,6 @@ from server.errors import (
     EngineError,
     NotAvailableError,
     NotFoundError,
-    StorageError,
     storage_errors,
 )
 from server.metrics import Metrics
@@ -141,7 +140,7 @@ class ClipStore:
         try:
             self.room.check(declared_bytes)
             self.room.make(identifier)
-        except StorageError:
+        except BaseException:
             self.discard(job)
             raise
         return job

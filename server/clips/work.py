@@ -17,7 +17,7 @@ from server.clips.editing import Wanted, edited
 from server.clips.job import RESULT, UPLOAD, Job, read_result
 from server.clips.ledger import Ledger, OvertakenError
 from server.clips.making import MAKERS, OtherFindingsError, Source, source_of
-from server.clips.room import remove, size_of, write_whole
+from server.clips.room import PART_PREFIX, put, remove, size_of, write_whole
 from server.errors import (
     DrainingError,
     EngineError,
@@ -249,14 +249,14 @@ class Works:
 
     def write(self, job: Job, name: str) -> Path:
         """Make a file whole, or none."""
-        part = job.folder / f"part-{name}"
+        part = job.folder / f"{PART_PREFIX}{name}"
         try:
             with self._changing(job):
                 path = job.file(name)
                 if not self._ledger.fetch(job, path.name):
                     with self._finding(job):
                         MAKERS[name](part, self._source(job))
-                    part.rename(path)
+                    put(part, path)
                     self._ledger.keep(job, path.name)
         finally:
             part.unlink(missing_ok=True)
@@ -345,7 +345,7 @@ def _undoing(path: Path) -> Iterator[None]:
 
 def _share(source: Path, target: Path) -> None:
     """Let two equal files take the room of one, where the disk can."""
-    part = target.with_name(f"part-{target.name}")
+    part = target.with_name(PART_PREFIX + target.name)
     with suppress(OSError):
         os.link(source, part)
         part.replace(target)

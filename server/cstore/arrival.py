@@ -7,6 +7,7 @@ there what an association that broke off had brought.
 import logging
 import shutil
 import struct
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,23 +48,22 @@ class Arrival:
         error: why it is not whole there, None while it is.
     """
 
-    def __init__(self, folder: Path, begun: Path, room: Room, limit: int) -> None:
+    def __init__(self, folder: Callable[[], Path], begun: Path, room: Room, limit: int) -> None:
         """Go on with a file that was begun elsewhere, and remove that one.
 
         Args:
-            folder: an association's own.
+            folder: makes an association's own, if need be.
             begun: the file's first bytes.
             room: of all clips.
             limit: most bytes.
         """
-        self.path = folder / begun.name
-        self.name = str(self.path)
+        self.path, self.name = begun, str(begun)
         self.error: EchoError | None = None
         self._room = room
         self._limit = limit
         self._count = self._checked = 0
         self._file: BinaryIO | None = None
-        self._try(partial(self._begin, begun))
+        self._try(partial(self._begin, folder))
 
     @property
     def file(self) -> "Arrival":
@@ -75,10 +75,12 @@ class Arrival:
         """Whether more may come."""
         return self._file is not None
 
-    def _begin(self, begun: Path) -> None:
-        start = begun.read_bytes()
-        begun.unlink()
+    def _begin(self, folder: Callable[[], Path]) -> None:
+        start = self.path.read_bytes()
+        self.path.unlink()
         self._room.check()
+        self.path = folder() / self.path.name
+        self.name = str(self.path)
         self._file = self.path.open("wb")
         self._file.write(start)
         self._count = len(start)
@@ -98,7 +100,7 @@ class Arrival:
         assert self._file is not None
         self._file.write(piece)
 
-    def _try(self, step: partial[None]) -> None:
+    def _try(self, step: Callable[[], None]) -> None:
         """Take a step, or remember why it cannot be taken."""
         try:
             with storage_errors():
@@ -112,10 +114,10 @@ class Arrival:
         """Do nothing: it is enough that the file is whole when it is closed."""
 
     def close(self) -> None:
-        """Write what waits; once is enough."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Write what waits, as far as there is room; once is enough."""
+        file, self._file = self._file, None
+        if file is not None:
+            self._try(file.close)
 
 
 class Messages(DIMSEServiceProvider):
@@ -160,12 +162,15 @@ class Messages(DIMSEServiceProvider):
             return
         if not isinstance(message._data_set_file, Arrival):
             message._data_set_file.close()
-            if self._folder is None:
-                self._folder = self._room.make_passing()
             begun = Path(message._data_set_path)
-            arrival = Arrival(self._folder, begun, self._room, self._limit)
+            arrival = Arrival(self._own_folder, begun, self._room, self._limit)
             self._arrivals = [each for each in self._arrivals if each.is_open] + [arrival]
             message._data_set_file, message._data_set_path = arrival, arrival.path
+
+    def _own_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = self._room.make_passing()
+        return self._folder
 
     def clear(self) -> None:
         """Remove what was not taken."""

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +13,7 @@ from fastapi.responses import JSONResponse
 
 from model import EchoError
 from server.clips import ClipStore, Job
+from server.clips.room import remove
 from server.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -163,14 +163,15 @@ class Intake:
     async def _unpacked(self, path: Path) -> list[Job | EchoError]:
         """Every clip of a zip."""
         limits = IngestLimits(file_bytes=self._limit)
-        with TemporaryDirectory(dir=path.parent) as name, storage_errors():
-            folder = Path(name)
-            files = await asyncio.to_thread(unpack_study, path, folder, limits)
-            found: list[Job | EchoError] = []
-            with self._all_or_none(found):
-                for file in files:
+        folder = self._store.room.make_passing()
+        found: list[Job | EchoError] = []
+        try:
+            with storage_errors(), self._all_or_none(found):
+                for file in await asyncio.to_thread(unpack_study, path, folder, limits):
                     found.append(await self._member(file))
-            return found
+        finally:
+            await asyncio.to_thread(remove, folder)
+        return found
 
     @contextmanager
     def _all_or_none(self, found: list[Job | EchoError]) -> Iterator[None]:

@@ -13,6 +13,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
+from server.clips import Room
+from server.cstore.arrival import Arrival
+from server.errors import StorageError
 from tests.server.cstore.conftest import Start
 from tests.server.cstore.sending import LIMIT, Cutter, Pacs, answer, associate, values
 from tests.server.routes.asking import COUNT, wait_until
@@ -278,3 +281,25 @@ def test_only_who_has_a_certificate_may_send(
     context = ssl.create_default_context(cafile=chain)
     context.check_hostname = False
     assert context.verify_mode == ssl.CERT_REQUIRED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+def test_an_instance_that_a_full_disk_does_not_take_is_answered_and_not_there(
+    tmp_path: Path,
+) -> None:
+    room, own = Room(tmp_path / "room", reserve_bytes=0), tmp_path / "own"
+    own.mkdir()
+    (own / "begun").symlink_to("/dev/full")
+
+    def refuse() -> Path:
+        raise OSError(errno.ENOSPC, "full")
+
+    for folder in (lambda: own, refuse):
+        (begun := tmp_path / "begun").write_bytes(b"DICM")
+        arrival = Arrival(folder, begun, room, LIMIT)
+        arrival.write(bytes(10))
+        arrival.close()
+        assert isinstance(arrival.error, StorageError)
+        assert not begun.exists()
+    room.close()
+    assert list(own.iterdir()) == []

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from server.clips import ClipStore, Job
+from server.clips.sqlite import SqliteLedger
 from server.errors import StoreError
+from server.ingest import unpack_study
+from server.settings import Settings
 from tests.server.phantom import Served
 from tests.server.routes.asking import COUNT, LIMIT, WAIT, assert_problem
 
@@ -86,6 +89,27 @@ def test_a_disk_that_fills_while_a_zip_is_unpacked_leaves_no_clip_of_it(
     (told,) = served.http.post("/v1/studies", params=WAIT, content=content).json()["clips"]
     assert (told["id"], told["error"]["code"]) == (None, "storage_full")
     assert served.http.get("/v1/clips").json() == []
+
+
+def test_a_server_killed_while_it_unpacked_a_zip_leaves_nothing_of_it(
+    served: Served, clip: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "killed" / "clips"
+
+    def unpack_and_look(*given: Any) -> tuple[Path, ...]:
+        files = unpack_study(*given)
+        shutil.copytree(served.parts.settings.clip_dir, killed)
+        return files
+
+    monkeypatch.setattr("server.routes.studies.unpack_study", unpack_and_look)
+    answer = served.http.post("/v1/studies", content=packed(one=clip, two=clip + bytes(2)))
+    assert answer.status_code == 202
+    assert (
+        len([path for path in killed.rglob("*") if path.is_file() and path.read_bytes() == clip])
+        == 1
+    )
+    SqliteLedger(Settings(clip_dir=killed)).close()
+    assert [path.name for path in killed.iterdir() if path.is_dir()] == []
 
 
 def test_a_member_longer_than_a_clip_may_be_is_refused_alone(served: Served, clip: bytes) -> None:
