@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
@@ -43,6 +43,7 @@ from server.routes.biplane import biplane_routes
 from server.routes.clips import clip_routes
 from server.routes.dicomweb import dicomweb_routes
 from server.routes.edits import edit_routes
+from server.routes.intake import known_query
 from server.routes.operation import operation_routes
 from server.routes.page import mount_page, sample_routes
 from server.routes.pictures import picture_routes
@@ -158,12 +159,15 @@ def create_app(settings: Settings, tickets: TicketOffice | None = None) -> FastA
 
 def add_clips(app: FastAPI, store: ClipStore, settings: Settings) -> None:
     """Answer all that has to do with clips."""
-    app.include_router(clip_routes(store, settings.upload_max_bytes))
-    app.include_router(picture_routes(store))
-    app.include_router(edit_routes(store))
-    app.include_router(biplane_routes(store))
-    app.include_router(result_routes(store))
-    app.include_router(study_routes(store, settings.study_max_bytes))
+    for router in (
+        clip_routes(store, settings.upload_max_bytes),
+        picture_routes(store),
+        edit_routes(store),
+        biplane_routes(store),
+        result_routes(store),
+        study_routes(store, settings.study_max_bytes),
+    ):
+        app.include_router(router, dependencies=[Depends(known_query)])
     app.include_router(dicomweb_routes(store, settings.study_max_bytes, settings.upload_max_bytes))
 
 

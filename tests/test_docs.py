@@ -110,6 +110,20 @@ def test_the_pages_name_every_route_and_no_other(tmp_path: Path) -> None:
     assert [path for path in routes if path not in shape(text)] == []
 
 
+def test_the_page_of_clips_names_every_parameter(tmp_path: Path) -> None:
+    told = create_app(Settings(clip_dir=tmp_path)).openapi()["paths"]
+    names = {
+        each["name"]
+        for path in told.values()
+        for route in path.values()
+        for each in route.get("parameters", ())
+        if each["in"] == "query"
+    }
+    assert {"view", "wait_s", "deidentify"} <= names
+    page = PAGES["docs/clips-api.md"]
+    assert [name for name in names if not re.search(rf"[?&`]{name}\b", page)] == []
+
+
 def test_the_page_of_commands_names_each_and_which_of_them_say_json() -> None:
     page = PAGES["docs/command-line.md"]
     (table,) = re.findall(r"(?:^\|.*\n)+?(?=\n`make install`)", page, re.MULTILINE)

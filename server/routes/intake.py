@@ -27,7 +27,7 @@ CHECK_BYTES = 16 << 20
 
 
 def _plainly(told: Any) -> Any:
-    if isinstance(told, str) and not re.fullmatch(r"0|[1-9][0-9]{0,8}", told):
+    if isinstance(told, str) and not re.fullmatch(r"0|[1-9][0-9]{0,63}", told):
         raise ValueError("a whole number is wanted, in digits alone")
     return told
 
@@ -36,6 +36,21 @@ FrameIndex = Annotated[
     int, InPath(ge=0, description="Place in the clip, from 0."), BeforeValidator(_plainly)
 ]
 """Of a path: one frame has one address, and neither ``1_0`` nor ``+1`` names any."""
+
+
+def known_query(request: Request) -> None:
+    """Refuse a query that names what the route does not take.
+
+    Passed over, a misspelt ``deidentify`` would hand out who the patient is, and a misspelt
+    ``view`` would be no view.
+
+    Raises:
+        BadRequestError: it does.
+    """
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    if unknown := sorted({*request.query_params} - known):
+        told = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        raise BadRequestError(f"this route takes no parameter {unknown[0][:80]!r}: {told}")
 
 
 def content_type(request: Request) -> tuple[str, dict[str, bytes]]:

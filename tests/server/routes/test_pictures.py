@@ -43,7 +43,7 @@ ODD = ("1_0", "%201", "1%20", "+1", "%2B1", "01", "1.0", "%D9%A3", "1e1")
 """What Python and pydantic take for whole numbers, and more that is none."""
 
 
-@pytest.mark.parametrize("index", [COUNT, 99_999_999])
+@pytest.mark.parametrize("index", [COUNT, 99_999_999, 10**30])
 def test_there_is_no_picture_beyond_the_last(served: Served, stored: str, index: int) -> None:
     answer = served.http.get(f"{stored}/frames/{index}.jpg")
     assert "no such frame" in assert_problem(answer, 404, "not_found")
