@@ -27,8 +27,10 @@ BACKGROUND_SHARE = 0.5
 BACKGROUND_STEP = 2
 """Greys so near to that of the background are background."""
 
-SECTOR_MIN_SHARE = 0.06
-"""A sector covers at least this share of the image; smaller bright areas are text or noise."""
+SECTOR_MIN_SHARE, SMALL_SECTOR_SHARE = 0.06, 0.02
+"""A sector covers at least this share of the image. On a screen without one, as of a viewer whose
+window is small, an area of the second share is a sector if it looks like one; others are text or
+noise."""
 
 ALIKE_SHARE = 0.5
 """Of two sectors on a screen the smaller one is at least this share as high, and as wide."""
@@ -61,7 +63,7 @@ def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
     Returns:
         The box of the largest connected area that stands out from the background, with a small
         margin, then those of others that look like sectors of about its size; empty where no area
-        is large enough to be a sector (a black frame, a page of text).
+        can be a sector (a black frame, a page of text).
 
     Source:
         Shares and levels are our own, checked by eye on CAMUS and on the shared sample clips.
@@ -74,14 +76,20 @@ def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
     bright = np.asarray(smooth > SECTOR_LEVEL, dtype=np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
     _, found_HW, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    labels_HW = np.asarray(found_HW, np.int32)
     largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
-    places = [
-        _Place(int(label), *map(int, stats[label, :4]))
+    areas = {
+        _Place(int(label), *map(int, stats[label, :4])): int(stats[label, cv2.CC_STAT_AREA])
         for label in largest_first
-        if stats[label, cv2.CC_STAT_AREA] >= SECTOR_MIN_SHARE * small.size
+    }
+    places = [place for place, px in areas.items() if px >= SECTOR_MIN_SHARE * small.size]
+    places = places or [
+        place
+        for place, px in areas.items()
+        if px >= SMALL_SECTOR_SHARE * small.size and _is_pointed(labels_HW, place)
     ]
     if len(places) > 1:
-        places = [places[0], *_others_alike(np.asarray(found_HW, np.int32), places)]
+        places = [places[0], *_others_alike(labels_HW, places)]
     return tuple(_in_source(place, small.shape, (rows, cols)) for place in places)
 
 

@@ -205,6 +205,28 @@ def test_a_sector_is_found_whole_with_a_small_margin(
     assert clip_region(found, size) == found
 
 
+@pytest.mark.parametrize("side", [450, 560])
+@pytest.mark.parametrize("background", [0, 60])
+def test_a_small_sector_on_a_large_screen_is_found(side: int, background: int) -> None:
+    image_HW, box = a_sector((side, side))
+    screen_HW = np.zeros((1080, 1920), np.uint8)
+    add_text_and_trace(screen_HW)
+    screen_HW[200:, 700:][:side, :side] = image_HW
+    screen_HW[screen_HW == 0] = background
+    found = find_sector(screen_HW)
+    assert found is not None
+    wanted = box.top + 200, box.left + 700, box.height, box.width
+    got = found.top, found.left, found.height, found.width
+    # two margins of 2 %, and the smoothing of the search: 5 px of its coarse copy on each side
+    assert got == pytest.approx(wanted, abs=2 * (0.02 * side + 5 * 8))
+
+
+def test_a_small_panel_is_no_sector() -> None:
+    screen_HW = np.zeros((1080, 1920), np.uint8)
+    screen_HW[300:560, 800:1100] = 120
+    assert find_sector(screen_HW) is None
+
+
 @pytest.mark.parametrize("background", [16, 60, 240])
 def test_what_has_the_grey_of_the_screen_is_seen_as_black(background: int) -> None:
     image_HW, _ = a_sector((288, 288))
