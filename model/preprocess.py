@@ -32,6 +32,10 @@ SECTOR_MIN_SHARE, SMALL_SECTOR_SHARE = 0.06, 0.02
 window is small, an area of the second share is a sector if it looks like one; others are text or
 noise."""
 
+FLAT_SHARE, FLAT_STEP = 0.6, 0.03
+"""An area of which so much has one grey, give or take that share of it, is a panel or a toolbar of
+a program. Of CAMUS's sectors it is a third at most, at three tenths of their gain as well."""
+
 ALIKE_SHARE = 0.5
 """Of two sectors on a screen the smaller one is at least this share as high, and as wide."""
 
@@ -69,7 +73,7 @@ def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
         Shares and levels are our own, checked by eye on CAMUS and on the shared sample clips.
     """
     rows, cols = pixels_HW.shape
-    small = _smaller(pixels_HW)
+    greys = small = _smaller(pixels_HW)
     if background := _grey_of_edge(small):
         small = _smaller(apart_from(pixels_HW, background))
     smooth = cv2.GaussianBlur(np.minimum(small, SECTOR_CAP), (0, 0), 2.0)
@@ -81,13 +85,11 @@ def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
     areas = {
         _Place(int(label), *map(int, stats[label, :4])): int(stats[label, cv2.CC_STAT_AREA])
         for label in largest_first
+        if stats[label, cv2.CC_STAT_AREA] >= SMALL_SECTOR_SHARE * small.size
+        and not is_flat(greys[labels_HW == label])
     }
     places = [place for place, px in areas.items() if px >= SECTOR_MIN_SHARE * small.size]
-    places = places or [
-        place
-        for place, px in areas.items()
-        if px >= SMALL_SECTOR_SHARE * small.size and _is_pointed(labels_HW, place)
-    ]
+    places = places or [place for place in areas if _is_pointed(labels_HW, place)]
     if len(places) > 1:
         places = [places[0], *_others_alike(labels_HW, places)]
     return tuple(_in_source(place, small.shape, (rows, cols)) for place in places)
@@ -119,6 +121,19 @@ def _others_alike(labels_HW: NDArray[np.int32], places: list[_Place]) -> list[_P
 
 def _is_alike(one: int, other: int) -> bool:
     return min(one, other) >= ALIKE_SHARE * max(one, other)
+
+
+def is_flat(greys_P: NDArray[np.uint8]) -> bool:
+    """Whether an area has one grey, as a program's panels have, and no ultrasound.
+
+    Args:
+        greys_P: of its pixels.
+    """
+    counts_256 = np.bincount(greys_P, minlength=256)
+    level = int(counts_256.argmax())
+    reach = max(1, round(FLAT_STEP * level))
+    alike = counts_256[max(level - reach, 0) : level + reach + 1].sum()
+    return bool(alike >= FLAT_SHARE * greys_P.size)
 
 
 def _is_pointed(labels_HW: NDArray[np.int32], place: _Place) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Region
-from model.preprocess import apart_from, background_of, on_black
+from model.preprocess import apart_from, background_of, is_flat, on_black
 
 T = TypeVar("T", bound=np.generic)
 
@@ -151,7 +151,7 @@ def find_fan(frames: Sequence[NDArray[np.uint8]], region: Region | None) -> Sect
     stacked = np.max(np.stack([_crop(frame, box) for frame in frames]), axis=0)
     shrink = max(1, round(max(stacked.shape) / _SEARCH_PX))
     background = min(background_of(_crop(frame, box)) for frame in (frames[0], frames[-1]))
-    bright_HW = _largest_bright(apart_from(stacked, background), shrink)
+    bright_HW = _largest_bright(stacked, background, shrink)
     if bright_HW is None:
         return None
     fan = _fit(bright_HW, _LINE_PX)
@@ -175,19 +175,25 @@ def _crop(image: NDArray[T], box: Region) -> NDArray[T]:
     return image[box.top : box.top + box.height, box.left : box.left + box.width]
 
 
-def _largest_bright(luma: NDArray[np.uint8], shrink: int) -> NDArray[np.bool_] | None:
-    """The largest connected bright area on a smaller copy, None where it is too small."""
+def _largest_bright(
+    luma: NDArray[np.uint8], background: int, shrink: int
+) -> NDArray[np.bool_] | None:
+    """The largest connected bright area on a smaller copy that is no panel, None without one."""
     size = max(1, luma.shape[1] // shrink), max(1, luma.shape[0] // shrink)
-    small = cv2.resize(np.minimum(luma, _CAP), size, interpolation=cv2.INTER_AREA)
+    lit = np.minimum(apart_from(luma, background), _CAP)
+    small = cv2.resize(lit, size, interpolation=cv2.INTER_AREA)
+    greys = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
     bright = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0) > _LEVEL, np.uint8)
     opened = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((_OPENING_PX,) * 2, np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count < 2:
-        return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    if stats[largest, cv2.CC_STAT_AREA] < _MIN_SHARE * small.size:
-        return None
-    return np.asarray(labels == largest, np.bool_)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
+    for label in largest_first:
+        if stats[label, cv2.CC_STAT_AREA] < _MIN_SHARE * small.size:
+            break
+        area_HW = np.asarray(labels == label, np.bool_)
+        if not is_flat(greys[area_HW]):
+            return area_HW
+    return None
 
 
 def _fit(bright_HW: NDArray[np.bool_], line_px: float) -> Sector | None:

@@ -10,6 +10,7 @@ from model.lookout import LOOK_FRAMES, Lookout, Move
 SIZE = (240, 320)
 WHOLE = Region(20, 60, 200, 200)
 INNER = Region(70, 110, 100, 100)
+GRAIN_HW = np.random.default_rng(3).integers(40, 140, SIZE, dtype=np.uint8)
 
 
 def picture(box: Region, margin: int = 4) -> NDArray[np.uint8]:
@@ -17,7 +18,7 @@ def picture(box: Region, margin: int = 4) -> NDArray[np.uint8]:
     pixels_HW = np.zeros(SIZE, np.uint8)
     rows = slice(box.top + margin, box.top + box.height - margin)
     columns = slice(box.left + margin, box.left + box.width - margin)
-    pixels_HW[rows, columns] = 90
+    pixels_HW[rows, columns] = GRAIN_HW[rows, columns]
     return pixels_HW
 
 
@@ -103,7 +104,8 @@ def wedges(*sides: tuple[Region, int]) -> NDArray[np.uint8]:
     for box, short in sides:
         down = row - box.top
         wide = np.abs(col - box.left - box.width / 2) < 0.5 * box.width * down / box.height
-        pixels_HW[wide & (down < box.height - short)] = 90
+        is_lit = wide & (down < box.height - short)
+        pixels_HW[is_lit] = GRAIN_HW[is_lit]
     return pixels_HW
 
 

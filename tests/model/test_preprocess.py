@@ -222,9 +222,37 @@ def test_a_small_sector_on_a_large_screen_is_found(side: int, background: int) -
 
 
 def test_a_small_panel_is_no_sector() -> None:
+    grain_HW = np.random.default_rng(4).integers(60, 180, (260, 300), dtype=np.uint8)
     screen_HW = np.zeros((1080, 1920), np.uint8)
-    screen_HW[300:560, 800:1100] = 120
+    screen_HW[300:560, 800:1100] = grain_HW
     assert find_sector(screen_HW) is None
+
+
+def a_toolbar(screen_HW: NDArray[np.uint8]) -> None:
+    screen_HW[:150] = 170
+    cv2.putText(screen_HW, "PATIENT  STUDY  MEASURE", (60, 100), 0, 2.0, 30, 4)
+
+
+def a_list(screen_HW: NDArray[np.uint8]) -> None:
+    screen_HW[:, :500] = 70
+    for line in range(12):
+        cv2.putText(screen_HW, "4CH 36 Hz", (40, 80 + 80 * line), 0, 1.5, 220, 2)
+
+
+@pytest.mark.parametrize("add_panel", [a_toolbar, a_list])
+@pytest.mark.parametrize("side", [560, 820])
+def test_a_panel_of_a_program_is_taken_for_no_sector(
+    add_panel: Callable[[NDArray[np.uint8]], None], side: int
+) -> None:
+    image_HW, box = a_sector((side, side))
+    screen_HW = np.zeros((1080, 1920), np.uint8)
+    add_panel(screen_HW)
+    assert find_sector(screen_HW) is None
+    screen_HW[200:, 700:][:side, :side] = image_HW
+    (found,) = find_sectors(screen_HW)
+    wanted = box.top + 200, box.left + 700, box.height, box.width
+    got = found.top, found.left, found.height, found.width
+    assert got == pytest.approx(wanted, abs=2 * (0.02 * side + 5 * 8))
 
 
 @pytest.mark.parametrize("background", [16, 60, 240])

@@ -103,11 +103,20 @@ def a_box() -> NDArray[np.uint8]:
     return speckle(inside)
 
 
+def a_toolbar() -> NDArray[np.uint8]:
+    """A bar along the top of a program's window, and nothing below it."""
+    screen_HW = np.zeros((480, 640), np.uint8)
+    screen_HW[:90] = 150
+    return screen_HW
+
+
 def a_zoomed_picture() -> NDArray[np.uint8]:
     return speckle(np.ones((ROWS, COLUMNS), np.bool_))
 
 
-@pytest.mark.parametrize("picture", [a_box(), a_zoomed_picture(), np.zeros_like(a_box())])
+@pytest.mark.parametrize(
+    "picture", [a_box(), a_zoomed_picture(), np.zeros_like(a_box()), a_toolbar()]
+)
 def test_where_there_is_no_fan_none_is_found(picture: NDArray[np.uint8]) -> None:
     assert find_fan([picture], None) is None
 
