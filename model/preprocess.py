@@ -6,13 +6,15 @@ since (``model.lookout``). The box is scaled without distortion in millimetres a
 to a square.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.frame import Fit, Region
+
+T = TypeVar("T", bound=np.generic)
 
 SECTOR_LEVEL = 6
 """Grey level above which a smoothed pixel counts as insonified tissue."""
@@ -82,27 +84,33 @@ def find_sectors(pixels_HW: NDArray[np.uint8]) -> tuple[Region, ...]:
     _, found_HW, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     labels_HW = np.asarray(found_HW, np.int32)
     largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
-    areas = {
-        _Place(int(label), *map(int, stats[label, :4])): int(stats[label, cv2.CC_STAT_AREA])
-        for label in largest_first
-        if stats[label, cv2.CC_STAT_AREA] >= SMALL_SECTOR_SHARE * small.size
-        and not is_flat(greys[labels_HW == label])
-    }
-    places = [place for place, px in areas.items() if px >= SECTOR_MIN_SHARE * small.size]
-    places = places or [place for place in areas if _is_pointed(labels_HW, place)]
+    areas = [_Place(int(label), *map(int, stats[label])) for label in largest_first]
+    areas = [
+        area
+        for area in areas
+        if area.px >= SMALL_SECTOR_SHARE * small.size
+        and not is_flat(area.crop(greys)[area.crop(labels_HW) == area.label])
+    ]
+    places = [area for area in areas if area.px >= SECTOR_MIN_SHARE * small.size]
+    places = places or [area for area in areas if _is_pointed(labels_HW, area)]
     if len(places) > 1:
         places = [places[0], *_others_alike(labels_HW, places)]
     return tuple(_in_source(place, small.shape, (rows, cols)) for place in places)
 
 
 class _Place(NamedTuple):
-    """The label and the box of a connected area on the smaller copy."""
+    """The label, the box and the pixels of a connected area on the smaller copy."""
 
     label: int
     left: int
     top: int
     width: int
     height: int
+    px: int
+
+    def crop(self, image_HW: NDArray[T]) -> NDArray[T]:
+        """The box of a picture of the copy's size."""
+        return image_HW[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def _others_alike(labels_HW: NDArray[np.int32], places: list[_Place]) -> list[_Place]:
@@ -138,9 +146,9 @@ def is_flat(greys_P: NDArray[np.uint8]) -> bool:
 
 def _is_pointed(labels_HW: NDArray[np.int32], place: _Place) -> bool:
     """Whether an area is narrow at its top, and that in the middle."""
-    label, left, top, width, height = place
-    rows = max(1, round(TOP_ROWS_SHARE * height))
-    strip_HW = labels_HW[top : top + rows, left : left + width] == label
+    width = place.width
+    rows = max(1, round(TOP_ROWS_SHARE * place.height))
+    strip_HW = place.crop(labels_HW)[:rows] == place.label
     at = np.flatnonzero(strip_HW.any(0))
     off_px = abs(float(at[0] + at[-1]) - (width - 1)) / 2
     is_narrow = float(at[-1] - at[0]) < TOP_WIDTH_SHARE * width
@@ -149,7 +157,7 @@ def _is_pointed(labels_HW: NDArray[np.int32], place: _Place) -> bool:
 
 def _in_source(place: _Place, small: tuple[int, ...], size: tuple[int, int]) -> Region:
     """The box of an area in the source, with a small margin."""
-    _, left, top, width, height = place
+    _, left, top, width, height, _ = place
     rows, cols = size
     scale_row, scale_col = rows / small[0], cols / small[1]
     margin = SECTOR_MARGIN_SHARE * max(height * scale_row, width * scale_col)
